@@ -1,0 +1,1 @@
+"""To come: memori for Agno, as a learning store and hooks of an agent."""

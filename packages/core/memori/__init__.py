@@ -1,0 +1,1 @@
+"""Memory for LLM applications that stays in your own database."""

@@ -1,0 +1,207 @@
+"""The seams: what a storage, an embedder, an index, an extractor, a ranker and a reader must be able to do.
+
+Each is a Protocol with a conformance suite of the same name in `memori.testing`. An optional ability is a protocol of
+its own, never a method that may refuse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from memori.types import (
+        Changes,
+        Exchange,
+        Extraction,
+        Fact,
+        FactKind,
+        Job,
+        JobCounts,
+        Message,
+        Revision,
+        Status,
+        StoredMessage,
+        Vector,
+        Version,
+    )
+
+__all__ = ["CallHooks", "CallTurn", "Embedder", "Extractor", "Ranker", "Reader", "Storage", "VectorIndex"]
+
+
+class Storage(Protocol):
+    """Where everything is kept. Safe to use from any thread; every method is one transaction, or none on error.
+
+    Methods that take an ``entity_id`` never touch another entity's rows. A missing entity is an empty one. Database
+    failures arrive as `memori.errors.StorageError` (`NotBuiltError` when the tables are not there).
+    """
+
+    def build(self) -> None:
+        """Create or upgrade the tables: idempotent, safe while other processes do the same, silent.
+
+        Raises:
+            ForeignSchemaError: The tables there were made by another program.
+        """
+
+    def record(self, exchange: Exchange) -> list[StoredMessage]:
+        """Store what is new of *exchange* and the job to augment it; return the new messages, in order.
+
+        Which of the sent messages are new is decided by `memori.storage.history.unknown`. An exchange already stored
+        (by id) stores nothing and returns an empty list, and so does one that brings nothing new; neither makes a job.
+        """
+
+    def claim(self, worker: str, *, now: datetime, lease: timedelta, limit: int) -> list[Job]:
+        """Lease at most *limit* due jobs to *worker* and return them, oldest exchange first.
+
+        Due are waiting jobs whose time has come, and running ones whose lease has run out. No job is leased twice.
+        """
+
+    def complete(self, job: Job, revision: Revision, *, now: datetime) -> bool:
+        """Apply *revision* to the job's entity and mark the job done, in one transaction; return whether it was.
+
+        False, and nothing is changed, when the job is no longer leased to the job's worker.
+        """
+
+    def fail(self, job: Job, error: str, *, retry_at: datetime | None) -> None:
+        """Note that *job* failed: due again at *retry_at*, or given up for good when that is None."""
+
+    def retry(self) -> int:
+        """Make every job that was given up due at once; return how many."""
+
+    def jobs(self, *, now: datetime) -> JobCounts:
+        """Return how much augmentation is waiting, running, failed and done."""
+
+    def revise(self, entity_id: str, revision: Revision, *, now: datetime) -> list[Fact]:
+        """Apply *revision* to the entity (created if missing); return the facts it stored or mentioned, in order."""
+
+    def version(self, entity_id: str) -> Version | None:
+        """Return where the entity's memory stands; None when there is no such entity. One short query."""
+
+    def changes(self, entity_id: str, *, since: Version | None) -> Changes | None:
+        """Return what changed since *since* (None: everything); None when there is no such entity.
+
+        A *since* of another generation returns everything.
+        """
+
+    def facts(
+        self,
+        entity_id: str,
+        *,
+        kinds: Sequence[FactKind] | None = None,
+        statuses: Sequence[Status] = ("active",),
+        as_of: datetime | None = None,
+        limit: int | None = None,
+    ) -> list[Fact]:
+        """Return the entity's facts, newest valid_from first, ties by descending id.
+
+        Args:
+            as_of: Only those that held then (valid_from <= as_of < valid_to); *statuses* then also admits superseded.
+        """
+
+    def messages(
+        self, entity_id: str, *, session_id: str | None = None, limit: int | None = None
+    ) -> list[StoredMessage]:
+        """Return the entity's messages in order of time and position; with *limit*, the newest that many."""
+
+    def recalled(self, entity_id: str, fact_ids: Sequence[int], *, at: datetime) -> None:
+        """Note that these facts were recalled. Does not change the entity's version."""
+
+    def forget(self, entity_id: str, *, fact_id: int | None = None) -> int:
+        """Erase one fact, or with None all that is kept of the entity; return how many facts and messages went.
+
+        Erasing one fact restores nothing that it superseded. Erased is erased: rows are deleted, and jobs with them.
+        """
+
+    def close(self) -> None:
+        """Give back what this storage opened itself. Connections and engines that the user passed in stay open."""
+
+
+class Embedder(Protocol):
+    """Text to unit vectors. Safe to use from any thread."""
+
+    @property
+    def model(self) -> str:
+        """The name of the space; vectors of different names are never compared."""
+
+    def embed(self, texts: Sequence[str], *, purpose: Literal["query", "document"]) -> Vector:
+        """Return one unit vector a text: float32, shape (len(texts), dimensions); a zero row for a text without words.
+
+        The same text gives the same vector whatever stands beside it. Any script, any length, empty included.
+        """
+
+
+class VectorIndex(Protocol):
+    """Nearest vectors of one entity. Safe to use from any thread."""
+
+    def upsert(self, entity_id: str, ids: Sequence[str], vectors: Vector) -> None:
+        """Add these vectors, in place of those with the same ids.
+
+        Raises:
+            DimensionError: They have another length than the entity's others.
+        """
+
+    def delete(self, entity_id: str, ids: Sequence[str] | None = None) -> None:
+        """Remove these vectors, or all of the entity's; unknown ids are no error."""
+
+    def search(self, entity_id: str, vector: Vector, *, limit: int) -> list[tuple[str, float]]:
+        """Return at most *limit* (id, cosine in [-1, 1]) pairs, closest first, ties by id. Unknown entity: empty."""
+
+
+class Extractor(Protocol):
+    """What a conversation says about the entity. Safe to use from any thread; may be slow."""
+
+    def extract(self, messages: Sequence[StoredMessage]) -> Extraction:
+        """Return the memories in *messages* (one exchange, in order); empty when there are none.
+
+        Raises:
+            ExtractionError: It could not be read this time; it will be tried again.
+        """
+
+
+class Ranker(Protocol):
+    """Orders what may be recalled. Pure: time comes in as an argument."""
+
+
+RequestT = TypeVar("RequestT")
+
+
+class Reader(Protocol, Generic[RequestT]):
+    """How one provider's requests and responses read. Pure: it never changes what it is given."""
+
+    @property
+    def provider(self) -> str:
+        """The provider's name, as stored with exchanges."""
+
+    def sent(self, request: RequestT) -> tuple[Message, ...]:
+        """Return the conversation in *request*, oldest first, without system prompts."""
+
+    def with_memory(self, request: RequestT, block: str, *, role: Literal["user", "system"]) -> RequestT:
+        """Return a copy of *request* with *block* just before its last user message (or as a system message)."""
+
+
+class CallTurn(Protocol):
+    """One call under way. Its methods never raise unless ``on_error="raise"``."""
+
+    @property
+    def block(self) -> str | None:
+        """What to inject; None: send the request as it is."""
+
+    @property
+    def role(self) -> Literal["user", "system"]:
+        """The role to inject it under."""
+
+    def finish(self, reply: Sequence[Message], *, model: str | None, partial: bool = False, wait: bool = True) -> None:
+        """Record the exchange. Called at most once has effect.
+
+        Args:
+            wait: Whether to wait (bounded) until it is stored. False where waiting is impossible: a cancelled task, a
+                garbage-collected stream.
+        """
+
+
+class CallHooks(Protocol):
+    """What capture asks of the `Memori` behind it. Synchronous: asynchronous callers run it in a worker thread."""
+
+    def begin(self, sent: Sequence[Message], *, provider: str) -> CallTurn | None:
+        """Recall for this call; None when it is to pass untouched (no entity, or a failure of ours)."""

@@ -1,0 +1,1 @@
+"""To come: memori for Pydantic AI, as a capability of an agent."""
