@@ -1,0 +1,67 @@
+# Each target is enough by itself on a machine that has make and Python 3.11 or newer. What it needs is installed once,
+# into .venv, and again when pyproject.toml changes. 'make PYTHON=python3.12 …' keeps an environment of its own.
+
+ifdef PYTHON
+VENV := .venv-$(notdir $(PYTHON))
+FIND_PYTHON := echo $(PYTHON)
+else
+VENV := .venv
+FIND_PYTHON := sh .ci/find-python
+endif
+OLDEST := $(VENV)-oldest
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo test lint format bench test-oldest clean
+.DELETE_ON_ERROR:
+
+help:  ## Say what there is
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+demo: $(VENV)/.demo  ## Run the quick example, against a local provider unless OPENAI_API_KEY is set
+	@$(VENV)/bin/python .ci/loopback.py
+	@$(VENV)/bin/python examples/quickstart.py
+
+test: $(VENV)/.dev  ## Run the tests
+	@$(VENV)/bin/python .ci/loopback.py
+	$(VENV)/bin/python -m pytest
+
+lint: $(VENV)/.dev  ## Check style, types and import contracts
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy --strict packages tests examples benchmarks
+	$(VENV)/bin/lint-imports --no-logo
+
+format: $(VENV)/.dev  ## Rewrite the code in the house style
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+bench: $(VENV)/.dev  ## Measure what memori costs on this machine
+	$(VENV)/bin/python -m benchmarks
+
+test-oldest: $(OLDEST)/.dev  ## Run the tests on the oldest versions of the dependencies that are supported
+	$(OLDEST)/bin/python -m pytest
+
+clean:  ## Remove all that make has made, the environments included
+	rm -rf .venv* build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find packages tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+# $(call environment,folder,packages): (re)make a virtual environment that is missing or half made, install into it.
+define environment
+$(1)/bin/python -m pip --version >/dev/null 2>&1 || { python=$$($(FIND_PYTHON)) && "$$python" -m venv --clear $(1); }
+@echo "Installing memori into $(1) (once; needs the network) …"
+$(1)/bin/python -m pip install --quiet $(2)
+endef
+
+$(VENV)/.demo: pyproject.toml
+	$(call environment,$(VENV),--editable '.[openai]')
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml
+	$(call environment,$(VENV),--editable '.[dev]')
+	@touch $(VENV)/.demo $@
+
+$(OLDEST)/.dev: pyproject.toml .ci/floors.py
+	$(call environment,$(OLDEST),pip)
+	$(OLDEST)/bin/python .ci/floors.py >$(OLDEST)/floors.txt
+	$(OLDEST)/bin/python -m pip install --quiet --constraint $(OLDEST)/floors.txt --editable '.[dev]'
+	@touch $@
