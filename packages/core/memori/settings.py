@@ -63,7 +63,7 @@ class Settings:
     redact: bool = True
 
     def __setattr__(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, _checked(name, value))
+        object.__setattr__(self, name, _checked(name, value) if name in _TYPES else value)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -85,6 +85,7 @@ def database_url(environment: Mapping[str, str] = os.environ) -> str:
     return environment.get("MEMORI_DATABASE_URL") or DEFAULT_DATABASE_URL
 
 
+_TYPES: dict[str, Any] = get_type_hints(Settings)
 _CHOICES: dict[str, tuple[str, ...]] = {"on_error": ("log", "raise"), "injection_role": ("user", "system")}
 _MAY_BE_ZERO = {
     "recall_timeout_s",
@@ -101,7 +102,7 @@ def _checked(name: str, value: Any) -> Any:
         if value not in _CHOICES[name]:
             raise ConfigurationError(f"{name}={value!r}: choose one of {', '.join(map(repr, _CHOICES[name]))}")
         return value
-    expected = get_type_hints(Settings)[name]
+    expected = _TYPES[name]
     if expected is bool:
         if not isinstance(value, bool):
             raise ConfigurationError(f"{name}={value!r}: must be True or False")
@@ -116,7 +117,7 @@ def _checked(name: str, value: Any) -> Any:
 
 
 def _parsed(name: str, text: str) -> Any:
-    expected = get_type_hints(Settings)[name]
+    expected = _TYPES[name]
     try:
         if expected is bool:
             return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[text.lower()]

@@ -28,6 +28,7 @@ __all__ = [
     "Extraction",
     "Fact",
     "FactKind",
+    "Health",
     "Job",
     "JobCounts",
     "Mention",
@@ -48,9 +49,7 @@ __all__ = [
 
 Role: TypeAlias = Literal["user", "assistant", "tool", "system"]
 MessageKind: TypeAlias = Literal["text", "tool_call", "tool_result"]
-FactKind: TypeAlias = Literal[
-    "fact", "preference", "rule", "event", "attribute", "person", "relationship", "skill"
-]
+FactKind: TypeAlias = Literal["fact", "preference", "rule", "event", "attribute", "person", "relationship", "skill"]
 RecollectionKind: TypeAlias = FactKind | Literal["message"]
 Status: TypeAlias = Literal["active", "superseded", "quarantined"]
 # On whose word a fact stands, most trusted first: the application itself (`remember`), the user, the model, a tool.
@@ -340,6 +339,33 @@ class JobCounts:
     done: int = 0
     errors: tuple[str, ...] = ()
     next_due: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """How one `Memori` is doing: what `memori.Memori.status` returns.
+
+    Attributes:
+        recorded: Exchanges stored by it.
+        pending: Exchanges it holds in memory because they could not be stored yet.
+        spooled: Exchanges it has on disk for the same reason.
+        lost: Exchanges it could not keep.
+        skipped: Calls that were made for no entity: not remembered, given nothing.
+        failures: How often something of ours failed.
+        last_failure: What failed last, and how; None when nothing did.
+        last_failure_at: When.
+        augmentation: The work in the database; None when the database did not answer.
+    """
+
+    recorded: int = 0
+    pending: int = 0
+    spooled: int = 0
+    lost: int = 0
+    skipped: int = 0
+    failures: int = 0
+    last_failure: str | None = None
+    last_failure_at: datetime | None = None
+    augmentation: JobCounts | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,148 @@
+"""The outbox's worker: a thread that takes up the work on stored exchanges, wherever it was left."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+from memori.errors import NotBuiltError, StorageError
+from memori.failures import Failures
+from memori.protocols import Storage
+from memori.settings import Settings
+from memori.types import Job, Revision
+
+__all__ = ["Worker"]
+
+
+class Worker:
+    """Claims jobs, augments their exchanges, and commits each result with the job's end. Safe to use from any thread.
+
+    A job whose worker dies is taken up by another once its lease has run out; what it yields is stored once.
+
+    Args:
+        revise: What is to be done to the entity's memory for a job.
+    """
+
+    def __init__(
+        self, storage: Storage, revise: Callable[[Job], Revision], settings: Settings, failures: Failures
+    ) -> None:
+        self._storage = storage
+        self._revise = revise
+        self._settings = settings
+        self._failures = failures
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew, with no thread and a name of its own: a parent process's thread did not survive its fork."""
+        self.name = f"{os.getpid()}-{uuid4().hex[:12]}"
+        self._wake = threading.Condition()
+        self._work = False
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread, unless it runs."""
+        with self._wake:
+            if not self._stopping and (self._thread is None or not self._thread.is_alive()):
+                self._thread = threading.Thread(target=self._serve, name="memori-augmentation", daemon=True)
+                self._thread.start()
+
+    def notify(self) -> None:
+        """Look for work now."""
+        with self._wake:
+            self._work = True
+            self._wake.notify_all()
+
+    def stop(self, timeout_s: float) -> bool:
+        """End the thread after the job it is at; return whether it ended within *timeout_s*."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify_all()
+            thread = self._thread
+        if thread is None or thread is threading.current_thread():
+            return True
+        thread.join(timeout_s)
+        return not thread.is_alive()
+
+    def run(self) -> int:
+        """Do what is due until nothing is; return how many jobs were finished.
+
+        Raises:
+            StorageError: The database cannot be reached.
+        """
+        finished = 0
+        while not self._stopping and (jobs := self._claim()):
+            claimed = time.monotonic()
+            for job in jobs:
+                if self._stopping or time.monotonic() - claimed > self._settings.lease_s / 2:
+                    self._storage.fail(job, "given back undone by its worker", retry_at=datetime.now(UTC))
+                else:
+                    finished += self._do(job)
+        return finished
+
+    def finished(self, timeout_s: float) -> None:
+        """Wait until a job was finished, or *timeout_s* passed."""
+        with self._wake:
+            self._wake.wait(timeout_s)
+
+    def _claim(self) -> list[Job]:
+        return self._storage.claim(
+            self.name,
+            now=datetime.now(UTC),
+            lease=timedelta(seconds=self._settings.lease_s),
+            limit=self._settings.augmentation_batch,
+        )
+
+    def _do(self, job: Job) -> bool:
+        try:
+            revision = self._revise(job)
+            done = self._storage.complete(job, revision, now=datetime.now(UTC))
+        except Exception as error:  # noqa: BLE001 - one exchange that cannot be read must not stop the others
+            self._failures.note(f"augmenting exchange {job.exchange_id}", error)
+            self._storage.fail(job, f"{type(error).__name__}: {error}", retry_at=self._retry_at(job))
+            done = False
+        with self._wake:
+            self._wake.notify_all()
+        return done
+
+    def _retry_at(self, job: Job) -> datetime | None:
+        if job.attempts >= self._settings.augmentation_attempts:
+            return None
+        delay_s = min(self._settings.retry_min_s * 2 ** (job.attempts - 1), self._settings.retry_max_s)
+        return datetime.now(UTC) + timedelta(seconds=delay_s)
+
+    def _serve(self) -> None:
+        failed = 0
+        while not self._stopping:
+            with self._wake:
+                self._work = False
+            pause_s = self._settings.poll_s
+            try:
+                self.run()
+                failed = 0
+                pause_s = self._until_due(pause_s)
+            except NotBuiltError:
+                pass  # Nothing can be waiting in a database without tables; `build` notifies.
+            except StorageError as error:
+                self._failures.note("looking for work", error)
+                failed += 1
+                pause_s = min(self._settings.retry_min_s * 2**failed, self._settings.retry_max_s)
+            except Exception as error:  # noqa: BLE001 - the thread must outlive whatever a database driver raises
+                self._failures.note("looking for work", error)
+            # Many processes' workers must not ask the database in step.
+            self._pause(pause_s * random.uniform(0.8, 1.0))  # noqa: S311
+
+    def _until_due(self, most_s: float) -> float:
+        due = self._storage.jobs(now=datetime.now(UTC)).next_due
+        return most_s if due is None else max(0.0, min(most_s, (due - datetime.now(UTC)).total_seconds()))
+
+    def _pause(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        with self._wake:
+            while not self._work and not self._stopping and (left := end - time.monotonic()) > 0:
+                self._wake.wait(left)
