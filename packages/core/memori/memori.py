@@ -63,15 +63,14 @@ class Memori:
         debug_truncate: Accepted for callers of the older API, and ignored.
         settings: The tunables to start from. None: the defaults and ``MEMORI_…`` variables.
         embedder: Turns text into vectors: an `Embedder`, a callable ``texts -> vectors``, or the name of an
-            OpenAI-compatible model (``"openai:text-embedding-3-small"``). None: the embedded one, which needs no
-            network.
+            OpenAI-compatible model (``"openai:text-embedding-3-small"``). None: the embedded one, without network.
         extractor: Turns exchanges into facts: an `Extractor`, or a callable of an exchange's messages. None: rules,
             which need no model.
         ranker: Orders what may be recalled. None: words, meaning, neighbours, time and importance fused.
         on_error: Overrides the setting of that name.
         spool: A folder for exchanges that cannot be stored yet. None: they are held in memory only.
         worker: Whether to augment in this process. False: leave it to another.
-        api_key, base_url, use_rust_core: Accepted for callers of the older API, and ignored: nothing leaves the machine.
+        api_key, base_url, use_rust_core: Accepted for callers of the older API, and ignored.
 
     Raises:
         ConfigurationError: An argument cannot be used. An unreachable database is no such error.

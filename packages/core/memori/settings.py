@@ -16,7 +16,7 @@ DEFAULT_DATABASE_URL = "sqlite:///memori.db"
 
 @dataclass(slots=True, kw_only=True)
 class Settings:
-    """What can be tuned. Each may be set here, as ``mem.config.<name> = …``, or as ``MEMORI_<NAME>`` in the environment.
+    """What can be tuned: here, as ``mem.config.<name> = …``, or as ``MEMORI_<NAME>`` in the environment.
 
     Values are checked whenever they are set; one that cannot be used raises `ConfigurationError` and changes nothing.
 

@@ -53,7 +53,7 @@ class Spool:
         self._path(exchange).unlink(missing_ok=True)
 
     def load(self) -> Iterator[Exchange]:
-        """Yield what is there, oldest first; a file that cannot be read is renamed to ``.unreadable`` and passed over."""
+        """Yield what is there, oldest first; what cannot be read is renamed to ``.unreadable`` and passed over."""
         found = []
         for path in self._folder.glob("*.json"):
             try:
