@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from memori.types import (
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         Job,
         JobCounts,
         Message,
+        Reply,
         Revision,
         Status,
         StoredMessage,
@@ -27,7 +28,18 @@ if TYPE_CHECKING:
         Version,
     )
 
-__all__ = ["CallHooks", "CallTurn", "Embedder", "Extractor", "Ranker", "Reader", "Storage", "VectorIndex"]
+__all__ = [
+    "CallHooks",
+    "CallTurn",
+    "ClientAdapter",
+    "Embedder",
+    "Extractor",
+    "Ranker",
+    "Reader",
+    "ReplyFold",
+    "Storage",
+    "VectorIndex",
+]
 
 
 class Storage(Protocol):
@@ -177,7 +189,30 @@ class Reader(Protocol, Generic[RequestT]):
         """Return the conversation in *request*, oldest first, without system prompts."""
 
     def with_memory(self, request: RequestT, block: str, *, role: Literal["user", "system"]) -> RequestT:
-        """Return a copy of *request* with *block* just before its last user message (or as a system message)."""
+        """Return a copy of *request* with *block* just before its last user message (or as a system message).
+
+        The request itself when it has no user message.
+        """
+
+    def reply(self, response: Any) -> Reply:
+        """Return what *response* says, whole: the SDK's object or the JSON it was made of."""
+
+    def fold(self) -> ReplyFold:
+        """Return an empty fold, to be fed the chunks of one streamed response."""
+
+
+class ReplyFold(Protocol):
+    """A streamed reply as far as it has come."""
+
+    def add(self, chunk: Any) -> None:
+        """Take in the next chunk."""
+
+    def reply(self, *, ended: bool) -> Reply:
+        """Return what the chunks so far say.
+
+        Args:
+            ended: Whether the provider ended the stream of itself.
+        """
 
 
 class CallTurn(Protocol):
@@ -205,3 +240,23 @@ class CallHooks(Protocol):
 
     def begin(self, sent: Sequence[Message], *, provider: str) -> CallTurn | None:
         """Recall for this call; None when it is to pass untouched (no entity, or a failure of ours)."""
+
+    def failed(self, error: Exception) -> None:
+        """Log and count a failure of ours; raises it under ``on_error="raise"``."""
+
+
+class ClientAdapter(Protocol):
+    """How clients of one SDK are listened to. Stateless: what is registered is kept on the client.
+
+    Named by the entry-point group ``memori.clients``; the entry's name is the top-level module of the clients.
+    """
+
+    def register(self, client: Any, hooks: CallHooks) -> None:
+        """Let *hooks* take part in every call of *client*; a second time changes nothing.
+
+        Raises:
+            ConfigurationError: *client* is of this SDK, but nothing that makes calls.
+        """
+
+    def unregister(self, client: Any, hooks: CallHooks) -> bool:
+        """Undo `register`; return whether there was anything to undo. After the last, *client* is as it was."""

@@ -37,6 +37,7 @@ __all__ = [
     "NewFact",
     "Recollection",
     "RecollectionKind",
+    "Reply",
     "Retirement",
     "Revision",
     "Role",
@@ -135,6 +136,21 @@ class Exchange:
     reply: tuple[Message, ...]
     at: datetime
     provider: str | None = None
+    model: str | None = None
+    partial: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What a response said, as a Reader reads it.
+
+    Attributes:
+        messages: In order; empty when nothing came.
+        model: As the response names it.
+        partial: Whether it was cut off.
+    """
+
+    messages: tuple[Message, ...] = ()
     model: str | None = None
     partial: bool = False
 
