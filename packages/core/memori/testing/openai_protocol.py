@@ -11,7 +11,7 @@ import re
 import struct
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from memori.testing.wire import Call, ProviderRequest, Reply, Response, ToolCall, Turn, event, fragments
@@ -88,10 +88,11 @@ def _plain(data: Mapping[str, Any]) -> Response:
     return Response(chunks=[_encoded(data)])
 
 
-def _streamed(events: Iterator[bytes], reply: Reply, failure: bytes) -> Response:
+def _streamed(events: Iterator[bytes], reply: Reply, failure: Callable[[], bytes]) -> Response:
+    chunks = list(itertools.islice(events, reply.error_after))
     if reply.error_after is not None:
-        events = itertools.chain(itertools.islice(events, reply.error_after), [failure])
-    return Response(chunks=list(events), streamed=True, content_type="text/event-stream; charset=utf-8")
+        chunks.append(failure())
+    return Response(chunks=chunks, streamed=True, content_type="text/event-stream; charset=utf-8")
 
 
 def _new_id(prefix: str) -> str:
@@ -124,7 +125,6 @@ class _Chat:
         )
         self._usage = {"prompt_tokens": sent, "completion_tokens": received, "total_tokens": sent + received}
 
-    @property
     def failure(self) -> bytes:
         return event({"error": _error(500, self._reply.error_message)})
 
@@ -246,7 +246,6 @@ class _Answer:
         }
         self._numbers = itertools.count()
 
-    @property
     def failure(self) -> bytes:
         # The reference says that the error's fields are the event's own; the live service nests them, as here, and the
         # SDK raises only for that.
