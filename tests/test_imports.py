@@ -1,0 +1,55 @@
+"""What importing costs and needs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {"alembic", "chromadb", "numpy", "openai", "pytest", "sqlalchemy", "sqlmodel", "wordllama"}
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Return the top-level packages that a fresh Python has loaded after *statement*."""
+    script = f"{statement}\nimport sys\nprint(' '.join({{name.partition('.')[0] for name in sys.modules}}))"
+    finished = subprocess.run(  # noqa: S603 -- our own statement, run by this Python
+        [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 0, finished.stderr
+    return set(finished.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "memori",
+        "memori.types",
+        "memori.errors",
+        "memori.settings",
+        "memori.protocols",
+        "memori.injection",
+        "memori.capture",
+        "memori_langchain",
+        "memori_agno",
+        "memori_pydantic_ai",
+    ],
+)
+def test_importing_loads_nothing_heavy(module: str) -> None:
+    """Fails when a package that takes long to load is imported before it is needed."""
+    assert loaded_by(f"import {module}") & HEAVY == set()
+
+
+def test_every_public_name_can_be_had() -> None:
+    """Fails when a name in ``memori.__all__`` is not there, or one is missing from ``dir(memori)``."""
+    import memori
+
+    assert memori.__all__ == sorted(memori.__all__)
+    for name in memori.__all__:
+        assert getattr(memori, name) is not None
+    assert set(memori.__all__) <= set(dir(memori))
+
+
+def test_the_local_provider_needs_no_test_tools() -> None:
+    """Fails when the demo could not run where only memori and openai are installed."""
+    assert loaded_by("import memori.testing.provider") & {"pytest", "hypothesis", "blockbuster"} == set()
