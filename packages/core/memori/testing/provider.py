@@ -89,7 +89,7 @@ class ProviderServer:
             raise RuntimeError("the provider server is running already")
         self._http = _Server(self)
         self._thread = threading.Thread(
-            target=self._http.serve_forever, kwargs={"poll_interval": 0.05}, name="provider-server", daemon=True
+            target=self._http.serve_forever, kwargs={"poll_interval": 0.01}, name="provider-server", daemon=True
         )
         self._thread.start()
         return self
