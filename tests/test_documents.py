@@ -9,10 +9,12 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from openai import OpenAI
 from sybil import Example
 from sybil.document import Document
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
 
+from memori import Memori
 from memori.settings import Settings
 from memori.testing.provider import ProviderServer, answer_from_context
 
@@ -54,8 +56,8 @@ def test_the_blocks_of_a_page_run(page: Path, provider: ProviderServer) -> None:
         for example in examples:
             example.evaluate()
     finally:
-        for value in list(document.namespace.values()):
-            if callable(getattr(value, "close", None)):
+        for value in reversed(list(document.namespace.values())):
+            if isinstance(value, (Memori, OpenAI)):
                 value.close()
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pkgutil
 import subprocess
 import sys
 
 import pytest
+
+import memori.capture
 
 HEAVY = {"alembic", "chromadb", "numpy", "openai", "pytest", "sqlalchemy", "sqlmodel", "wordllama"}
 
@@ -20,21 +23,12 @@ def loaded_by(statement: str) -> set[str]:
     return set(finished.stdout.split())
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        "memori",
-        "memori.types",
-        "memori.errors",
-        "memori.settings",
-        "memori.protocols",
-        "memori.injection",
-        "memori.capture",
-        "memori_langchain",
-        "memori_agno",
-        "memori_pydantic_ai",
-    ],
-)
+LIGHT = ["memori", "memori.types", "memori.errors", "memori.settings", "memori.protocols", "memori.injection"]
+CAPTURE = [f"memori.capture.{module.name}" for module in pkgutil.iter_modules(memori.capture.__path__)]
+ADAPTERS = ["memori_langchain", "memori_agno", "memori_pydantic_ai"]
+
+
+@pytest.mark.parametrize("module", [*LIGHT, *CAPTURE, *ADAPTERS])
 def test_importing_loads_nothing_heavy(module: str) -> None:
     """Fails when a package that takes long to load is imported before it is needed."""
     assert loaded_by(f"import {module}") & HEAVY == set()
@@ -42,8 +36,6 @@ def test_importing_loads_nothing_heavy(module: str) -> None:
 
 def test_every_public_name_can_be_had() -> None:
     """Fails when a name in ``memori.__all__`` is not there, or one is missing from ``dir(memori)``."""
-    import memori
-
     assert memori.__all__ == sorted(memori.__all__)
     for name in memori.__all__:
         assert getattr(memori, name) is not None
