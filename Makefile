@@ -47,7 +47,7 @@ clean:  ## Remove all that make has made, the environments included
 
 # $(call environment,folder,packages): (re)make a virtual environment that is missing or half made, install into it.
 define environment
-$(1)/bin/python -m pip --version >/dev/null 2>&1 || { python=$$($(FIND_PYTHON)) && "$$python" -m venv --clear $(1); }
+@$(1)/bin/python -m pip --version >/dev/null 2>&1 || { python=$$($(FIND_PYTHON)) && "$$python" -m venv --clear $(1); }
 @echo "Installing memori into $(1) (once; needs the network) …"
 $(1)/bin/python -m pip install --quiet $(2)
 endef
