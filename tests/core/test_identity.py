@@ -90,7 +90,7 @@ def test_tasks_keep_their_own_scopes(identity: Identity) -> None:
         return seen
 
     async def both() -> list[list[str]]:
-        return await asyncio.gather(work("alice"), work("bob"))
+        return list(await asyncio.gather(work("alice"), work("bob")))
 
     assert asyncio.run(both()) == [["alice"] * 5, ["bob"] * 5]
 

@@ -27,7 +27,8 @@ class Failures:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._lock = threading.Lock()
+        # Reentrant: a dropped stream is recorded by the garbage collector, in whatever thread and line that runs.
+        self._lock = threading.RLock()
         self._logged: dict[str, float] = {}
         self.count = 0
         self.last: str | None = None

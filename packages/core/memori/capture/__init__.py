@@ -1,0 +1,1 @@
+"""Captured calls: which clients are listened to, what they said, and how that gets stored."""
