@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from operator import attrgetter, mul
 from typing import Any
 
@@ -21,7 +22,9 @@ import pytest
 from openai import AsyncAzureOpenAI, AsyncOpenAI, AzureOpenAI, DefaultAsyncHttpxClient, DefaultHttpxClient, OpenAI
 from pydantic import BaseModel
 
+from memori.injection import block
 from memori.testing.provider import ProviderRequest, ProviderServer, Reply, ToolCall, answer_from_context
+from memori.types import Recollection
 
 HELLO: list[dict[str, Any]] = [{"role": "user", "content": "Hello there"}]
 CHAT = "chat.completions"
@@ -630,9 +633,7 @@ class TestServer:
             "names = {name.partition('.')[0] for name in set(sys.modules) - before} - sys.stdlib_module_names; "
             "print(sorted(name for name in names if not name.startswith('_')))"
         )
-        answer = subprocess.run(  # noqa: S603
-            [sys.executable, "-c", program], capture_output=True, text=True, check=True
-        )
+        answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
         assert answer.stdout.strip() == "['memori']"
 
 
@@ -652,6 +653,8 @@ class TestAnswerFromContext:
             (["I live in Rome."], "What is my favorite color?", "I don't know."),
             ([], "What is my favorite color?", "I don't know."),
             (["I moved to Rome.", "I moved to Oslo."], "Where have I moved?", "I moved to Oslo."),
+            (["2026-05-01, fact: I live in Rome."], "Where do I live?", "I live in Rome."),
+            (["Favorite color: blue"], "What is my favorite color?", "Favorite color: blue"),
             (["I live in Rome."], "My favorite color is blue.", "Thank you, noted."),
         ],
     )
@@ -662,6 +665,20 @@ class TestAnswerFromContext:
             messages = [{"role": "user", "content": text} for text in (*told, question)]
             result = Ask(server, "sync")(f"{entry}.create", **sent(entry, messages=messages))
         assert (result.choices[0].message.content if entry == CHAT else result.output_text) == answer
+
+    def test_reads_what_memori_injects(self) -> None:
+        """Fails when the block of memories is one that a model, be it this little, cannot read."""
+        now = datetime(2026, 5, 2, tzinfo=UTC)
+        facts = ["My favorite color is blue.", "I live in Rome & work as a nurse."]
+        recalled = [
+            Recollection(id=number, kind="fact", content=text, score=1.0, at=now, date_created=now)
+            for number, text in enumerate(facts)
+        ]
+        memories = block(recalled, now=now, token_budget=1000)
+        messages = [{"role": "user", "content": text} for text in (memories, "What is my favorite color?")]
+        with ProviderServer(answer=answer_from_context) as server:
+            completion = Ask(server, "sync")("chat.completions.create", **sent(CHAT, messages=messages))
+        assert completion.choices[0].message.content == "My favorite color is blue."
 
     def test_reads_the_system_prompt(self) -> None:
         """Fails when only user messages are read."""

@@ -322,8 +322,8 @@ def answer_from_context(request: ProviderRequest) -> str:
     """Return what a small, honest model would answer: only what it was told in this very request.
 
     A question is answered by the line, among all that comes before it, that shares the most content words with it;
-    of equals the one that says the least else, then the latest said. Questions answer nothing. When no line shares a
-    word: "I don't know." A statement is acknowledged.
+    of equals the one that says the least else, then the latest said. Its label is left out, and questions answer
+    nothing. When no line shares a word: "I don't know." A statement is acknowledged.
     """
     last = max((place for place, turn in enumerate(request.turns) if turn.role == "user"), default=None)
     if last is None:
@@ -337,7 +337,13 @@ def answer_from_context(request: ProviderRequest) -> str:
         for place, number, line in _lines(request.turns[:last])
         if (words := _content_words(line)) and (shared := words & asked) and not _QUESTION_MARK.match(line[-1])
     ]
-    return max(ranked)[-1] if ranked else "I don't know."
+    return _unlabelled(max(ranked)[-1], asked) if ranked else "I don't know."
+
+
+def _unlabelled(line: str, asked: frozenset[str]) -> str:
+    """Return *line* without its label (``2026-05-01, fact: …``), unless the label is a part of the answer."""
+    label, _, rest = line.partition(": ")
+    return rest if rest and not _content_words(label) & asked else line
 
 
 def _lines(turns: Iterable[Turn]) -> Iterable[tuple[int, int, str]]:
