@@ -28,7 +28,7 @@ def import_times(runs: int) -> Table:
     for _ in range(runs + 1):  # The first run of each may have to compile and to read from the disk.
         for name, program in _PROGRAMS.items():
             begin = time.perf_counter()
-            subprocess.run([sys.executable, "-c", program], check=True, cwd=tempfile.gettempdir())
+            subprocess.run([sys.executable, "-c", program], check=True, cwd=tempfile.gettempdir())  # noqa: S603
             best[name] = min(best[name], time.perf_counter() - begin)
     empty, *_ = best.values()
     return Table(
@@ -67,7 +67,7 @@ def installed_size() -> Table:
 
 
 def _run(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
 
 
 def _sizes(environment: Path) -> dict[str, int]:
