@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from memori.types import (
+        Candidates,
         Changes,
         Exchange,
         Extraction,
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
         Job,
         JobCounts,
         Message,
+        Ranked,
         Reply,
         Revision,
         Status,
@@ -137,7 +139,7 @@ class Embedder(Protocol):
         """The name of the space; vectors of different names are never compared."""
 
     def embed(self, texts: Sequence[str], *, purpose: Literal["query", "document"]) -> Vector:
-        """Return one unit vector a text: float32, shape (len(texts), dimensions); a zero row for a text without words.
+        """Return one unit vector a text: float32, shape (len(texts), dimensions); a zero row for a blank text.
 
         The same text gives the same vector whatever stands beside it. Any script, any length, empty included.
         """
@@ -172,7 +174,14 @@ class Extractor(Protocol):
 
 
 class Ranker(Protocol):
-    """Orders what may be recalled. Pure: time comes in as an argument."""
+    """Orders what may be recalled. Pure: time comes in as an argument. Safe to use from any thread."""
+
+    def rank(self, query: str, candidates: Candidates, *, now: datetime, limit: int) -> Sequence[Ranked]:
+        """Return at most *limit* recallable rows, best first, each once; those with nothing for them are left out.
+
+        The same arguments always give the same answer, ties included. A ranker that can judge few texts only ranks what
+        another one found, e.g. ``HybridRanker().rank(query, candidates, now=now, limit=50)``.
+        """
 
 
 RequestT = TypeVar("RequestT")

@@ -16,9 +16,13 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Vector: TypeAlias = npt.NDArray[np.float32]
+    Flags: TypeAlias = npt.NDArray[np.bool_]
+    Numbers: TypeAlias = npt.NDArray[np.float64]
+    Rows: TypeAlias = npt.NDArray[np.int64]
 
 __all__ = [
     "Attribution",
+    "Candidates",
     "Change",
     "Changes",
     "Embedding",
@@ -35,6 +39,7 @@ __all__ = [
     "Message",
     "MessageKind",
     "NewFact",
+    "Ranked",
     "Recollection",
     "RecollectionKind",
     "Reply",
@@ -470,3 +475,60 @@ class Recollection:
     def get(self, name: str, default: Any = None) -> Any:
         """Return ``item[name]``, or *default* when there is no such name."""
         return self[name] if name in self.keys() else default
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Candidates:
+    """All that an entity's memory holds, for one query, as columns: row *i* of each is one fact or message. Read-only.
+
+    What may not be used (quarantined, or not yet known at the time asked about) has no evidence and is not recallable.
+
+    Attributes:
+        texts: What it says.
+        recallable: Whether it may be in the answer; the others are there for what they say about their neighbours.
+        messages: Whether it is a message; the others are facts.
+        questions: In [0, 1], how far a message only asks: 1.0 nothing but a question, 0.5 it ends with one.
+        past: Whether it no longer holds: of a message, whether nothing that was read from it still holds.
+        successors: The row of the fact that took its place; -1: none.
+        meaning: The cosine with the query in [-1, 1]; 0.0 without an embedding of the current model.
+        words: How much of the query its words cover: 1.0 like an average text with each of them once; 0.0 none.
+        characters: The same by character n-grams, which forgive typos and inflection.
+        before, after: Of a message, the row of the one before and after it in its session; -1: none.
+        sessions: Of a message, the number of its session, from 0; -1: none (a fact).
+        named: Whether the query names its author, and the entity has messages by others.
+        links: Two rows of numbers: a fact, and a message that it was read from.
+        at: When it began to hold or was said, in seconds since 1970.
+        importance: In [0, 1]; 0.5 is ordinary.
+    """
+
+    texts: Sequence[str]
+    recallable: Flags
+    messages: Flags
+    questions: Numbers
+    past: Flags
+    successors: Rows
+    meaning: Numbers
+    words: Numbers
+    characters: Numbers
+    before: Rows
+    after: Rows
+    sessions: Rows
+    named: Flags
+    links: Rows
+    at: Numbers
+    importance: Numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """Where one of the `Candidates` came in.
+
+    Attributes:
+        row: Its row there.
+        score: In [0, 1].
+        scores: What the score is made of, by name; for explanations only.
+    """
+
+    row: int
+    score: float
+    scores: Mapping[str, float] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""One entity's memory in main memory: exact vectors, words and characters."""

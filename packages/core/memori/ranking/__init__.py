@@ -1,0 +1,1 @@
+"""What may be recalled, in order. Pure."""

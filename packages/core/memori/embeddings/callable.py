@@ -1,0 +1,85 @@
+"""Any function from texts to vectors, as an Embedder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+
+from memori.errors import ConfigurationError, DimensionError
+
+if TYPE_CHECKING:
+    from memori.types import Vector
+
+__all__ = ["CallableEmbedder", "EmbedFunction", "unit_rows"]
+
+# Anything numpy reads as one row of numbers a text: lists, arrays, a tensor on the CPU.
+EmbedFunction: TypeAlias = Callable[[list[str]], Any]
+
+
+class CallableEmbedder:
+    """The user's own function ``texts -> vectors``. It must be safe to call from any thread.
+
+    Args:
+        function: Is given a list of texts, none of them blank; returns one vector a text, all of the same length.
+        model: The name of the space; pass one when the function's own name does not tell its model, because vectors
+            are compared whenever the names are the same.
+    """
+
+    def __init__(self, function: EmbedFunction, *, model: str | None = None) -> None:
+        if not callable(function):
+            raise ConfigurationError(f"got {function!r}: pass a function that takes a list of texts")
+        self._function = function
+        self._model = model or _name(function)
+        self._dimensions: int | None = None
+
+    @property
+    def model(self) -> str:
+        """The name of the space."""
+        return self._model
+
+    def embed(self, texts: Sequence[str], *, purpose: Literal["query", "document"]) -> Vector:
+        """Return one unit vector a text; a zero row for an empty or blank text, which the function is not shown.
+
+        Raises:
+            ConfigurationError: The function returned something that is not one row of finite numbers a text.
+            DimensionError: Its vectors are not as long as those it returned before.
+        """
+        worded = [row for row, text in enumerate(texts) if text.strip()]
+        if not worded:
+            return np.zeros((len(texts), self._dimensions or 0), dtype=np.float32)
+        rows = unit_rows(self._function([texts[row] for row in worded]), expected=len(worded), source=self._model)
+        if self._dimensions is None:
+            self._dimensions = rows.shape[1]
+        elif rows.shape[1] != self._dimensions:
+            raise DimensionError(f"{self._model}: got vectors of {rows.shape[1]}, before of {self._dimensions}")
+        vectors = np.zeros((len(texts), rows.shape[1]), dtype=np.float32)
+        vectors[worded] = rows
+        return vectors
+
+
+def unit_rows(values: Any, *, expected: int, source: str) -> Vector:
+    """Return *values* as *expected* float32 rows of length one; a zero row stays zero.
+
+    Raises:
+        ConfigurationError: They are no such rows: ragged, not finite, another number of them.
+    """
+    try:
+        rows = np.array(values, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"{source}: expected {expected} rows of numbers of the same length: {error}"
+        ) from error
+    if rows.ndim != 2 or len(rows) != expected or rows.shape[1] == 0:
+        raise ConfigurationError(f"{source}: expected shape ({expected}, dimensions), got {rows.shape}")
+    if not np.isfinite(rows).all():
+        raise ConfigurationError(f"{source}: the vectors contain NaN or infinity")
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    units: Vector = np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)
+    return units
+
+
+def _name(function: EmbedFunction) -> str:
+    owner = function if hasattr(function, "__qualname__") else type(function)
+    return f"{owner.__module__}.{owner.__qualname__}"

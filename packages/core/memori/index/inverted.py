@@ -1,0 +1,148 @@
+"""An inverted index that grows by a few texts at a time and answers with every text's BM25 at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from memori.index.columns import Column
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from memori.types import Numbers
+
+__all__ = ["InvertedIndex", "hashed"]
+
+_ROW_BITS = 26  # 67 million texts; the other 38 bits are the term's hash.
+_TERM_SHIFT = np.uint64(_ROW_BITS)
+_ROW_MASK = np.uint64((1 << _ROW_BITS) - 1)
+_RECENT_TEXTS = (
+    512  # Adding two texts copies at most this many texts' postings; the large segment is copied once in 512.
+)
+
+
+class InvertedIndex:
+    """Which texts have which terms, and how often. Rows are numbered from 0 in the order they are added.
+
+    A posting is one sorted 64-bit key (hash of the term, row) and a count: nine bytes. Not safe for threads by itself.
+
+    Args:
+        k1: How soon repeating a term stops to count (BM25).
+        b: How much long texts are held back, in [0, 1] (BM25).
+        long_query: Terms beyond which a query need not be covered whole.
+    """
+
+    def __init__(self, *, long_query: int, k1: float = 1.2, b: float = 0.4) -> None:
+        self._k1 = k1
+        self._b = b
+        self._long_query = long_query
+        self._lengths = Column(np.float32)
+        self._total = 0.0
+        self._settled = _Segment()
+        self._recent = _Segment()
+        self._settled_rows = 0
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return self._settled.nbytes + self._recent.nbytes + self._lengths.nbytes
+
+    def add(self, hashes: npt.NDArray[np.uint64], owners: npt.NDArray[np.int64], *, texts: int) -> None:
+        """Add *texts* rows.
+
+        Args:
+            hashes: Of every occurrence of a term.
+            owners: Beside each, which of the new texts it stands in, from 0.
+        """
+        first = len(self._lengths)
+        lengths = np.bincount(owners, minlength=texts).astype(np.float32)
+        self._lengths.extend(lengths)
+        self._total += float(lengths.sum())
+        rows = (owners + first).astype(np.uint64)
+        segment = _Segment.of((hashes & ~_ROW_MASK) | rows)
+        if texts > _RECENT_TEXTS or len(self._lengths) - self._settled_rows > _RECENT_TEXTS:
+            self._settled = self._settled.merged(self._recent).merged(segment)
+            self._recent = _Segment()
+            self._settled_rows = len(self._lengths)
+        else:
+            self._recent = self._recent.merged(segment)
+
+    def coverage(self, hashes: npt.NDArray[np.uint64]) -> Numbers:
+        """Return how far each row covers the query of these distinct *hashes*: 0.0 where no term of it occurs.
+
+        BM25 (Robertson and Zaragoza 2009; idf as in Lucene, ln(1 + (N - n + 0.5) / (n + 0.5)), never negative), divided
+        by what a text of average length has that holds each term once. So 1.0 is a full match in any index, and rows
+        that repeat terms go somewhat beyond. A term that no row has counts as one that a single row has. Of a query of
+        more than *long_query* terms a text needs to cover the less, the longer it is (by the root of its length).
+        """
+        count = len(self._lengths)
+        result = np.zeros(count)
+        if not count or not len(hashes):
+            return result
+        parts = [segment.postings(hashes) for segment in (self._settled, self._recent)]
+        sizes = parts[0][2] + parts[1][2]
+        idf = np.log1p((count - sizes + 0.5) / (sizes + 0.5))
+        lengths = self._lengths.values
+        average = max(self._total / count, 1.0)
+        for rows, counts, spans in parts:
+            if len(rows):
+                damping = self._k1 * (1 - self._b + self._b / average * lengths[rows])
+                weights = np.repeat(idf, spans) * (counts * (self._k1 + 1) / (counts + damping))
+                result += np.bincount(rows, weights=weights, minlength=count)
+        whole = np.log1p((count - np.maximum(sizes, 1) + 0.5) / (np.maximum(sizes, 1) + 0.5)).sum()
+        result /= whole * min(1.0, self._long_query / len(hashes)) ** 0.5
+        return result
+
+
+class _Segment:
+    """Sorted postings; immutable."""
+
+    def __init__(self, keys: npt.NDArray[np.uint64] | None = None, counts: npt.NDArray[np.uint8] | None = None) -> None:
+        self._keys = np.zeros(0, dtype=np.uint64) if keys is None else keys
+        self._counts = np.zeros(0, dtype=np.uint8) if counts is None else counts
+
+    @classmethod
+    def of(cls, occurrences: npt.NDArray[np.uint64]) -> _Segment:
+        keys = np.sort(occurrences)
+        starts = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1]))) if len(keys) else np.zeros(0, np.int64)
+        counts = np.diff(np.append(starts, len(keys)))
+        return cls(keys[starts], np.minimum(counts, 255).astype(np.uint8))
+
+    @property
+    def nbytes(self) -> int:
+        return self._keys.nbytes + self._counts.nbytes
+
+    def merged(self, other: _Segment) -> _Segment:
+        if not len(other._keys):
+            return self
+        if not len(self._keys):
+            return other
+        places = np.searchsorted(self._keys, other._keys)
+        return _Segment(np.insert(self._keys, places, other._keys), np.insert(self._counts, places, other._counts))
+
+    def postings(
+        self, hashes: npt.NDArray[np.uint64]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        """Return the rows that have these terms, term by term, how often each has it, and each term's number of rows."""
+        terms = hashes & ~_ROW_MASK
+        starts = np.searchsorted(self._keys, terms)
+        ends = np.searchsorted(self._keys, terms | _ROW_MASK, side="right")
+        spans = list(zip(starts.tolist(), ends.tolist(), strict=True))
+        keys = np.concatenate([self._keys[start:end] for start, end in spans])
+        counts = np.concatenate([self._counts[start:end] for start, end in spans])
+        return (keys & _ROW_MASK).astype(np.int64), counts.astype(np.float32), ends - starts
+
+
+def hashed(terms: Sequence[Sequence[str]]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
+    """Return the hashes of all *terms*, text after text, and beside each the number of its text.
+
+    The hashes hold within this process only: Python salts them.
+    """
+    flat = np.array([hash(term) for text in terms for term in text], dtype=np.int64).view(np.uint64)
+    return flat, np.repeat(np.arange(len(terms)), [len(text) for text in terms])

@@ -1,0 +1,75 @@
+"""The default ranking: words, characters and meaning, spread over the dialogue, facts and messages fused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import numpy as np
+
+from memori.ranking import scores
+from memori.types import Candidates, Ranked
+
+__all__ = ["HybridRanker"]
+
+AUTHOR_GAIN = 0.4  # For a message whose author the query names.
+SESSION_GAIN = 4.0  # For the session in which the best match was said, at most.
+OWN_SHARE = 0.05  # Puts a fact just before the message that it was read from: it says the same in fewer words.
+PAST_FACTOR = 0.5
+SUCCESSOR_RATIO = 0.9
+
+
+class HybridRanker:
+    """Evidence of a row, plus that of its neighbours in the dialogue, plus that of the facts read from it.
+
+    1. A row's evidence is how far its words, character n-grams and meaning cover the query.
+    2. A message takes a part of its neighbours' evidence, all of the best fact that was read from it, more if the query
+       names its author, less if it only asks.
+    3. A fact takes the evidence of its best message. One without messages (remembered by the application) counts as if
+       a message had said the same.
+    4. Both count more in a session that matches well; freshness and importance are small factors.
+    5. What no longer holds counts half, and less than what took its place.
+    """
+
+    def rank(self, query: str, candidates: Candidates, *, now: datetime, limit: int) -> Sequence[Ranked]:
+        """Return at most *limit* recallable rows, best first; ties: the newer, then the later added."""
+        count = len(candidates.texts)
+        if not count or limit <= 0:
+            return []
+        own = scores.evidence(candidates.words, candidates.characters, candidates.meaning)
+        facts, sources = candidates.links
+        spread = scores.neighbourhood(own, candidates.before, candidates.after)
+        said = spread * scores.question_factor(candidates.questions) * (1.0 + AUTHOR_GAIN * candidates.named)
+        from_facts = scores.best_linked(own, sources, facts, count=count)
+        said = np.where(candidates.messages, said + from_facts, 0.0)
+        from_messages = scores.best_linked(said, facts, sources, count=count)
+        sourced = np.zeros(count, dtype=bool)
+        sourced[facts] = True
+        total = np.where(candidates.messages, said, np.where(sourced, from_messages, 2.0 * own))
+        peak = scores.session_peak(total, candidates.sessions)
+        peak = np.where(sourced, scores.best_linked(peak, facts, sources, count=count), peak)
+        context = 1.0 + SESSION_GAIN * scores.probability(2.0 * peak)
+        fresh = scores.freshness(now.timestamp() - candidates.at)
+        important = scores.importance_factor(candidates.importance)
+        total = (total * context + np.where(candidates.messages, 0.0, OWN_SHARE * own)) * fresh * important
+        total = np.where(candidates.past, PAST_FACTOR * total, total)
+        total = scores.below_successors(total, candidates.successors, ratio=SUCCESSOR_RATIO)
+        score = scores.probability(total)
+        return [
+            Ranked(
+                row,
+                float(score[row]),
+                {
+                    "meaning": float(candidates.meaning[row]),
+                    "words": float(candidates.words[row]),
+                    "characters": float(candidates.characters[row]),
+                    "neighbours": float(spread[row] - own[row]),
+                    "links": float((from_facts if candidates.messages[row] else from_messages)[row]),
+                    "author": float(candidates.named[row]),
+                    "session": float(context[row]),
+                    "freshness": float(fresh[row]),
+                    "importance": float(important[row]),
+                },
+            )
+            for row in scores.recallable_order(total, candidates.recallable, candidates.at, limit=limit).tolist()
+        ]
