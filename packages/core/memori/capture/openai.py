@@ -370,13 +370,26 @@ def _shape(response: Any) -> Shape:
     import openai
 
     if isinstance(response, openai.Stream | openai.AsyncStream):
-        return Streamed(response, "_iterator", response.response)
+        return Streamed(response, "_iterator", functools.partial(_chunks, response), response.response)
     http = getattr(response, "http_response", None)
     if http is None:
         return Whole(response)
     body = functools.partial(_read_body, http)
     # Under `with_raw_response` the body is here already, and many only look at its text.
     return Unread(response, body) if (read := body()) is None else Whole(read)
+
+
+def _chunks(stream: Any) -> Any:
+    """Return the iterator of a stream that nobody has read from yet."""
+    import openai
+
+    if type(stream) not in (openai.Stream, openai.AsyncStream):
+        return stream._iterator
+    # The iterator that a stream is born with refers to the stream: left in the middle, the two would linger until the
+    # garbage collector comes by. A twin's does not.
+    twin = copy.copy(stream)
+    del twin._iterator
+    return twin.__stream__()
 
 
 def _read_body(http: Any) -> Any:

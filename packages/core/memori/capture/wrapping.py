@@ -52,11 +52,14 @@ class Streamed:
 
     Attributes:
         stream: What the caller iterates over, by way of its attribute *iterator*.
+        chunks: Returns the iterator to read from; best one that does not refer to the stream, so that a stream that is
+            dropped is gone at once.
         connection: What is closed when the caller leaves early: by ``close()``, or ``aclose()`` of asynchronous chunks.
     """
 
     stream: Any
     iterator: str
+    chunks: Callable[[], Any]
     connection: Any
 
 
@@ -242,14 +245,16 @@ class _Call(Generic[RequestT]):
             self._undo.pop()()
 
     def _watch_stream(self, streamed: Streamed) -> None:
-        iterator = getattr(streamed.stream, streamed.iterator)
-        if isinstance(iterator, _Chunks | _AsyncChunks):  # A response parsed twice returns the same stream.
+        if self._fold is not None:  # Parsing a response twice gives the same stream.
             return
         self._fold = self._reader.fold()
-        closes = _closes_later if hasattr(iterator, "__anext__") else _closes
-        self._undo.append(closes(streamed.connection, self))
-        chunks = _AsyncChunks(iterator, self) if hasattr(iterator, "__anext__") else _Chunks(iterator, self)
-        setattr(streamed.stream, streamed.iterator, chunks)
+        chunks = streamed.chunks()
+        if hasattr(chunks, "__anext__"):
+            self._undo.append(_closes_later(streamed.connection, self))
+            setattr(streamed.stream, streamed.iterator, _AsyncChunks(chunks, self))
+        else:
+            self._undo.append(_closes(streamed.connection, self))
+            setattr(streamed.stream, streamed.iterator, _Chunks(chunks, self))
 
     def _watch_response(self, unread: Unread) -> None:
         for name, watched in (("parse", self._parsed(unread)), ("close", self._closed(unread))):
