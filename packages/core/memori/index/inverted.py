@@ -129,7 +129,7 @@ class _Segment:
     def postings(
         self, hashes: npt.NDArray[np.uint64]
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-        """Return the rows that have these terms, term by term, how often each has it, and each term's number of rows."""
+        """Return the rows that have these terms, term by term, how often each has it, and each term's row count."""
         terms = hashes & ~_ROW_MASK
         starts = np.searchsorted(self._keys, terms)
         ends = np.searchsorted(self._keys, terms | _ROW_MASK, side="right")
