@@ -14,11 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, TypeAlias, cast, get_args
 
 from memori.augmentation.guard import redact, suspicious
 from memori.augmentation.slots import decide, slot
-from memori.errors import ExtractionError
+from memori.errors import ConfigurationError, ExtractionError
 from memori.types import (
     Embedding,
     ExtractedFact,
@@ -45,10 +45,13 @@ _WORD: dict[str, Trust] = {"user": "user", "assistant": "assistant", "system": "
 _LEAST_FIRST: tuple[Trust, ...] = ("tool", "assistant", "user", "application")
 
 
+ExtractorFunction: TypeAlias = Callable[[Sequence[StoredMessage]], Extraction | Sequence[ExtractedFact]]
+
+
 class CallableExtractor:
     """An extractor made of a function that takes messages and returns an `Extraction` or a sequence of facts."""
 
-    def __init__(self, function: Callable[[Sequence[StoredMessage]], Extraction | Sequence[ExtractedFact]]) -> None:
+    def __init__(self, function: ExtractorFunction) -> None:
         self._function = function
 
     def extract(self, messages: Sequence[StoredMessage]) -> Extraction:
@@ -72,8 +75,12 @@ class Pipeline:
     entity's lock.
     """
 
-    def __init__(self, extractor: Extractor, embedder: Embedder, settings: Settings) -> None:
-        self._extractor = extractor
+    def __init__(self, extractor: Extractor | ExtractorFunction, embedder: Embedder, settings: Settings) -> None:
+        self._extractor = (
+            CallableExtractor(extractor)
+            if callable(extractor) and not hasattr(extractor, "extract")
+            else cast("Extractor", extractor)
+        )
         self._embedder = embedder
         self._settings = settings
         self._embedder_failed = False
@@ -111,12 +118,18 @@ class Pipeline:
         )
 
     def remembered(self, facts: Sequence[ExtractedFact], at: datetime) -> Revision:
-        """Return what it changes that the application said *facts* itself, at *at*.
+        """Return what it changes that the application said *facts* itself, at *at*: each is stored or mentioned.
 
         Raises:
-            ExtractionError: One of them is not an `ExtractedFact` or has values of the wrong types.
+            ConfigurationError: One of them has no content or values that cannot be used.
         """
-        return self._revision(_facts(facts), at=_aware(at), message_embeddings={}, attributes={})
+        try:
+            checked = [_checked(fact) for fact in facts]
+        except ExtractionError as error:
+            raise ConfigurationError(str(error)) from error
+        if not all(fact.content for fact in checked):
+            raise ConfigurationError("content is empty: a fact must say something")
+        return self._revision(checked, at=_aware(at), message_embeddings={}, attributes={}, again=True)
 
     def _revision(
         self,
@@ -125,6 +138,7 @@ class Pipeline:
         at: datetime,
         message_embeddings: Mapping[int, Embedding],
         attributes: Mapping[str, str],
+        again: bool = False,
     ) -> Revision:
         if self._settings.redact:
             facts = [_redacted(fact) for fact in facts]
@@ -136,6 +150,7 @@ class Pipeline:
                 said_at=at,
                 embeddings=self._embed([fact.content for fact in facts]),
                 quarantined=frozenset(fact.content for fact in facts if any(map(suspicious, _texts(fact)))),
+                again=again,
             ),
             message_embeddings=message_embeddings,
             attributes={name: redact(value) if self._settings.redact else value for name, value in attributes.items()},

@@ -148,6 +148,7 @@ def decide(
     said_at: datetime,
     embeddings: Mapping[str, Embedding] | None = None,
     quarantined: Collection[str] = (),
+    again: bool = False,
 ) -> list[Change]:
     """Return what *candidates* change in the memory that holds *existing*: first news and mentions, in their order.
 
@@ -161,6 +162,7 @@ def decide(
         said_at: When the candidates that have no ``valid_from`` began to hold.
         embeddings: Embeddings of candidates, by content.
         quarantined: The contents to hold back: they are stored, but neither end anything nor are ended.
+        again: Whether what was decided once is a mention now: every candidate then gives a change.
     """
     vectors = embeddings or {}
     used = {fact.content_hash for fact in existing}
@@ -174,9 +176,9 @@ def decide(
     consequences: list[Change] = []
     for name, group in by_slot.items():
         for place, candidate in group.held_back:
-            if change := _held_back(candidate, name, group.stored, used, vectors):
+            if change := _held_back(candidate, name, group.stored, used, vectors, again=again):
                 news[place] = change
-        rows = _chain(group)
+        rows = _chain(group, again=again)
         fresh = [row for row in rows if row.stored is None]
         for row in fresh:
             row.hash = next(
@@ -263,47 +265,56 @@ class _Row:
             self.end, self.ended_by = at, by
 
 
-def _chain(group: _Slot) -> list[_Row]:
+def _chain(group: _Slot, *, again: bool) -> list[_Row]:
     """Return the rows of a slot by event time, those already stored included, each ended where another ends it.
 
     Every stored row begins where it began; what it was said again for later begins anew if it was interrupted before.
     """
     points: list[tuple[datetime, int, int, _Row, bool]] = []
+    stored: list[_Row] = []
     for fact in group.stored:
         if fact.status == "quarantined":
             continue
         row = _Row(_value(fact), fact.valid_from, fact.trust, _said(fact), stored=fact, end=fact.valid_to)
         row.hash = fact.content_hash
-        points.append((fact.valid_from, 0, fact.id, row, True))
-        again = fact.last_mentioned_at
+        stored.append(row)
+        # Of those that begin at one instant, the ones that gave way at once came before the one that stayed.
+        gave_way = fact.valid_to == fact.valid_from
+        points.append((fact.valid_from, 0 if gave_way else 1, fact.id, row, True))
+        last = fact.last_mentioned_at
         # With one mention only, the last one is when it was recorded, which says nothing about when it held.
-        if fact.mentions > 1 and again != fact.recorded_at and again > fact.valid_from and row.holds(again):
-            said = replace(row.said, valid_from=again, valid_to=fact.valid_to)
-            resumed = _Row(row.value, again, fact.trust, said, end=fact.valid_to, embedding=fact.embedding)
-            points.append((again, 0, fact.id, resumed, False))
+        if fact.mentions > 1 and last != fact.recorded_at and last > fact.valid_from and row.holds(last):
+            said = replace(row.said, valid_from=last, valid_to=fact.valid_to)
+            resumed = _Row(row.value, last, fact.trust, said, end=fact.valid_to, embedding=fact.embedding)
+            points.append((last, 1, fact.id, resumed, False))
     for place, candidate in group.heard:
         value = _value(candidate)
-        if any(_learned(candidate, point[3]) for point in points if point[3].stored and point[3].value == value):
+        alike = [row for row in stored if row.value == value]
+        learned = next((row for row in alike if _learned(candidate, row)), None)
+        if learned is not None and not again:
+            continue
+        # What cannot cease to hold has no periods: whenever it was said, it is the same.
+        known = learned or next(
+            (row for row in alike if value.timeless and _outranks(row.trust, candidate.trust)), None
+        )
+        if known is not None:
+            known.repeats.append((place, candidate))
             continue
         row = _Row(value, _start(candidate), candidate.trust, candidate, place=place, end=candidate.valid_to)
-        points.append((row.start, 1, place, row, False))
+        points.append((row.start, 2, place, row, False))
     rows: list[_Row] = []
-    for at, _, _, row, stored in sorted(points, key=lambda point: point[:3]):
+    for at, _, _, row, anchored in sorted(points, key=lambda point: point[:3]):
         holding = [other for other in rows if other.holds(at)]
         same = next((other for other in holding if other.value == row.value), None)
-        if same is None and row.value.timeless:
-            same = next((other for other in rows if other.value == row.value), None)
-        if same is not None and not stored and _RANK[same.trust] >= _RANK[row.trust]:
+        if same is not None and not anchored and _outranks(same.trust, row.trust):
             if row.place is not None and same.stored is None:
                 same.said = replace(same.said, sources=_merged(same.said.sources, row.said.sources))
             elif row.place is not None:
                 same.repeats.append((row.place, row.said))
             continue
         rows.append(row)
-        if same is not None and not row.value.timeless:
-            same.close(at, row)
-        against = [other for other in holding if row.value.ends(other.value)]
-        above = next((other for other in against if _RANK[other.trust] > _RANK[row.trust]), None)
+        against = [other for other in holding if other is same or row.value.ends(other.value)]
+        above = next((other for other in against if not _outranks(row.trust, other.trust)), None)
         if above is not None:
             row.close(at, above)
             continue
@@ -328,17 +339,23 @@ def _news(row: _Row, name: str, said_at: datetime, vectors: Mapping[str, Embeddi
 
 def _mention(candidate: ExtractedFact, fact: Fact) -> Mention:
     # Word of a lower trust must not make the fact look confirmed at a later time.
-    confirms = _RANK[candidate.trust] >= _RANK[fact.trust]
+    confirms = _outranks(candidate.trust, fact.trust)
     return Mention(fact_id=fact.id, at=_start(candidate) if confirms else fact.valid_from, sources=candidate.sources)
 
 
 def _held_back(
-    candidate: ExtractedFact, name: str, stored: Sequence[Fact], used: set[str], vectors: Mapping[str, Embedding]
+    candidate: ExtractedFact,
+    name: str,
+    stored: Sequence[Fact],
+    used: set[str],
+    vectors: Mapping[str, Embedding],
+    *,
+    again: bool,
 ) -> Change | None:
     key = content_hash(candidate, quarantined=True)
     for fact in stored:
         if fact.content_hash == key:
-            known = bool(candidate.sources) and set(candidate.sources) <= set(fact.sources)
+            known = not again and bool(candidate.sources) and set(candidate.sources) <= set(fact.sources)
             return None if known else Mention(fact_id=fact.id, at=_start(candidate), sources=candidate.sources)
     if key in used:
         return None
@@ -390,6 +407,11 @@ def _said(fact: Fact) -> ExtractedFact:
         valid_to=fact.valid_to,
         sources=fact.sources,
     )
+
+
+def _outranks(one: Trust, other: Trust) -> bool:
+    """Return whether the word of *one* counts at least as much as the word of *other*."""
+    return _RANK[one] >= _RANK[other]
 
 
 def _merged(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, ...]:
