@@ -1,0 +1,1 @@
+"""How memories lie in a database: column types, tables, and the migrations that make them."""

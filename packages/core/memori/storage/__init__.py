@@ -1,0 +1,1 @@
+"""Where everything is kept: any SQL database, reached in any way."""

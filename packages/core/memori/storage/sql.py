@@ -1,0 +1,609 @@
+"""Storage in any database that SQLAlchemy reaches.
+
+Each write transaction that changes an entity's memory begins by raising the entity's version: that is its lock. Rows
+are looked for and then inserted; where another was faster, the unique constraint says so, and the transaction is done
+again.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Dialect,
+    Select,
+    bindparam,
+    case,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
+
+from memori.schema.columns import UtcDateTime
+from memori.schema.migrations import upgrade
+from memori.schema.tables import edge, entity, fact, job, message, process, session, source
+from memori.storage.connect import connect
+from memori.storage.history import Known, digest, normal, unknown
+from memori.storage.revisions import Reviser
+from memori.storage.rows import FACTS, MESSAGES, batches, facts, identifier, messages, sources
+from memori.types import (
+    Changes,
+    Exchange,
+    Fact,
+    FactKind,
+    Job,
+    JobCounts,
+    Message,
+    Revision,
+    Status,
+    StoredMessage,
+    Version,
+)
+
+__all__ = ["SQLStorage"]
+
+# Due whatever the time: exchanges may come with times of their own, and clocks differ.
+_AT_ONCE = datetime(1970, 1, 1, tzinfo=UTC)
+_ERRORS = 10
+
+_NEXT_VERSION = update(entity).values(version=entity.c.version + 1)
+_LOCK = _NEXT_VERSION.where(entity.c.external_id == bindparam("entity"))
+_LOCK_ROW = _NEXT_VERSION.where(entity.c.id == bindparam("entity_row"))
+_STATE = select(entity.c.id, entity.c.version)
+_VERSION = select(entity.c.generation, entity.c.version).where(entity.c.external_id == bindparam("entity"))
+_PROCESS = select(process.c.id).where(process.c.external_id == bindparam("process"))
+_SESSION = select(session.c.id, session.c.next_position, session.c.last_active_at).where(
+    session.c.entity_id == bindparam("entity_row"), session.c.uuid == bindparam("session")
+)
+_SESSION_ROW = (
+    select(session.c.id)
+    .join(entity, entity.c.id == session.c.entity_id)
+    .where(entity.c.external_id == bindparam("entity"), session.c.uuid == bindparam("session"))
+)
+_GROW_SESSION = (
+    update(session)
+    .where(session.c.id == bindparam("session_row"))
+    .values(next_position=bindparam("position_after"), last_active_at=bindparam("active_at"))
+)
+_EXCHANGE = select(job.c.id).where(job.c.exchange_id == bindparam("exchange"))
+_KNOWN = select(message.c.position, message.c.digest).where(
+    message.c.session_id == bindparam("session_row"), message.c.digest.in_(bindparam("digests", expanding=True))
+)
+_PARTIAL = select(message.c.position, message.c.digest, message.c.content).where(
+    message.c.session_id == bindparam("session_row"), message.c.partial, message.c.kind == "text"
+)
+_RECORDED = MESSAGES.where(
+    message.c.session_id == bindparam("session_row"), message.c.position >= bindparam("first")
+).order_by(message.c.position)
+
+_JOBS_WAITING = (
+    select(job.c.id, job.c.state, job.c.attempts, job.c.exchanged_at)
+    .where(job.c.state == "waiting", job.c.due_at <= bindparam("now"))
+    .order_by(job.c.exchanged_at, job.c.id)
+    .limit(bindparam("count"))
+)
+_JOBS_ABANDONED = (
+    select(job.c.id, job.c.state, job.c.attempts, job.c.exchanged_at)
+    .where(job.c.state == "running", job.c.due_at <= bindparam("now"))
+    .order_by(job.c.exchanged_at, job.c.id)
+    .limit(bindparam("count"))
+)
+_CLAIM = (
+    update(job)
+    .where(job.c.id == bindparam("job"), job.c.state == bindparam("was"), job.c.attempts == bindparam("tried"))
+    .values(state="running", worker=bindparam("by"), attempts=job.c.attempts + 1, due_at=bindparam("until"))
+)
+_CLAIMED = (
+    select(
+        job.c.id,
+        job.c.exchange_id,
+        entity.c.external_id.label("entity_id"),
+        process.c.external_id.label("process_id"),
+        session.c.uuid.label("session_id"),
+        job.c.attempts,
+        job.c.exchanged_at,
+    )
+    .join(session, session.c.id == job.c.session_id)
+    .join(entity, entity.c.id == session.c.entity_id)
+    .outerjoin(process, process.c.id == job.c.process_id)
+    .where(job.c.id.in_(bindparam("jobs", expanding=True)))
+    .order_by(job.c.exchanged_at, job.c.id)
+)
+_CLAIMED_MESSAGES = (
+    MESSAGES.join(
+        job,
+        (job.c.session_id == message.c.session_id)
+        & (message.c.position >= job.c.first_position)
+        & (message.c.position < job.c.first_position + job.c.messages),
+    )
+    .where(job.c.id.in_(bindparam("jobs", expanding=True)))
+    .order_by(message.c.position)
+)
+# The attempts tell two leases of one worker apart.
+_LEASED = (
+    (job.c.id == bindparam("job"))
+    & (job.c.state == "running")
+    & (job.c.worker == bindparam("by"))
+    & (job.c.attempts == bindparam("tried"))
+)
+_LEASE = select(session.c.entity_id, job.c.process_id).join(session, session.c.id == job.c.session_id).where(_LEASED)
+_DONE = update(job).where(_LEASED).values(state="done", last_error=None)
+_FAILED = (
+    update(job)
+    .where(_LEASED)
+    .values(
+        state=bindparam("becomes"),
+        due_at=bindparam("again_at"),
+        last_error=bindparam("reason"),
+        failed_at=bindparam("failed"),
+    )
+)
+_COUNTS = select(job.c.state, func.count()).group_by(job.c.state)
+_ABANDONED = select(func.count()).where(job.c.state == "running", job.c.due_at <= bindparam("now"))
+_NEXT_DUE = select(func.min(job.c.due_at)).where(job.c.state == "waiting")
+_LAST_ERRORS = (
+    select(job.c.last_error)
+    .where(job.c.state.in_(("waiting", "failed")), job.c.last_error.is_not(None))
+    .order_by(job.c.failed_at.desc(), job.c.id.desc())
+    .limit(_ERRORS)
+)
+_RETRY = update(job).where(job.c.state == "failed").values(state="waiting", attempts=0, due_at=_AT_ONCE)
+
+_ENTITY_MESSAGES = MESSAGES.join(entity, entity.c.id == message.c.entity_id).where(
+    entity.c.external_id == bindparam("entity")
+)
+_ENTITY_FACTS = FACTS.where(entity.c.external_id == bindparam("entity"))
+_CHANGED_MESSAGES = _ENTITY_MESSAGES.where(message.c.version > bindparam("after")).order_by(message.c.id)
+_CHANGED_FACTS = _ENTITY_FACTS.where(fact.c.version > bindparam("after")).order_by(fact.c.id)
+_RECALLED_AT = bindparam("recalled_at", type_=UtcDateTime())
+_RECALLED = (
+    update(fact)
+    .where(
+        fact.c.entity_id == select(entity.c.id).where(entity.c.external_id == bindparam("entity")).scalar_subquery(),
+        fact.c.id.in_(bindparam("facts", expanding=True)),
+    )
+    .values(
+        times_recalled=fact.c.times_recalled + 1,
+        last_recalled_at=case(
+            (or_(fact.c.last_recalled_at.is_(None), fact.c.last_recalled_at < _RECALLED_AT), _RECALLED_AT),
+            else_=fact.c.last_recalled_at,
+        ),
+    )
+)
+
+
+class _NothingNewError(Exception):
+    """Ends a transaction that has nothing to keep."""
+
+
+class SQLStorage:
+    """A `memori.protocols.Storage` in any database that SQLAlchemy reaches.
+
+    Args:
+        conn: What leads to the database; `memori.storage.connect` says what is taken. It is not reached for yet.
+        busy_timeout_s: Seconds to wait for a lock on SQLite, or for a turn on a connection that is shared.
+
+    Raises:
+        UnsupportedConnectionError: *conn* leads to no database.
+        MissingExtraError: The driver that *conn* names is not installed.
+    """
+
+    def __init__(self, conn: object, *, busy_timeout_s: float = 5.0) -> None:
+        self._database = connect(conn, busy_timeout_s=busy_timeout_s)
+        self._busy_timeout_s = busy_timeout_s
+
+    def build(self) -> None:
+        self._database.build(lambda connection: upgrade(connection, timeout_s=self._busy_timeout_s))
+
+    def close(self) -> None:
+        self._database.close()
+
+    def reset(self) -> None:
+        """Leave open connections to the parent process: to be called in the child after a fork."""
+        self._database.reset()
+
+    def record(self, exchange: Exchange) -> list[StoredMessage]:
+        recording = _Recording(exchange)
+        try:
+            return self._database.write(recording.store)
+        except _NothingNewError:
+            return []
+
+    def claim(self, worker: str, *, now: datetime, lease: timedelta, limit: int) -> list[Job]:
+        def work(connection: Connection) -> list[Job]:
+            waiting, abandoned = _JOBS_WAITING, _JOBS_ABANDONED
+            if _skips_locked(connection.dialect):
+                waiting, abandoned = (statement.with_for_update(skip_locked=True) for statement in (waiting, abandoned))
+            due = [
+                row
+                for statement in (abandoned, waiting)
+                for row in connection.execute(statement, {"now": now, "count": limit})
+            ]
+            claimed = [
+                row.id
+                for row in sorted(due, key=lambda row: (row.exchanged_at, row.id))[:limit]
+                # Without SKIP LOCKED another worker may have been given the same row.
+                if connection.execute(
+                    _CLAIM,
+                    {"job": row.id, "was": row.state, "tried": row.attempts, "by": worker, "until": now + lease},
+                ).rowcount
+                == 1
+            ]
+            return _jobs(connection, claimed, worker)
+
+        return self._database.write(work)
+
+    def complete(self, job: Job, revision: Revision, *, now: datetime) -> bool:
+        lease = {"job": job.id, "by": job.worker, "tried": job.attempts}
+
+        def work(connection: Connection) -> bool:
+            leased = connection.execute(_LEASE, lease).first()
+            if leased is None:
+                raise _NothingNewError
+            locked = _locked(connection, {"entity_row": leased.entity_id})
+            if locked is None or connection.execute(_DONE, lease).rowcount != 1:
+                raise _NothingNewError
+            entity_row, version = locked
+            Reviser(connection, entity_row, version, now=now).apply(revision, process_row=leased.process_id)
+            return True
+
+        try:
+            return self._database.write(work)
+        except _NothingNewError:
+            return False
+
+    def fail(self, job: Job, error: str, *, retry_at: datetime | None) -> None:
+        parameters = {
+            "job": job.id,
+            "by": job.worker,
+            "tried": job.attempts,
+            "becomes": "failed" if retry_at is None else "waiting",
+            "again_at": retry_at or _AT_ONCE,
+            "reason": error,
+            "failed": datetime.now(UTC),
+        }
+        self._database.write(lambda connection: connection.execute(_FAILED, parameters).close())
+
+    def retry(self) -> int:
+        return self._database.write(lambda connection: connection.execute(_RETRY).rowcount)
+
+    def jobs(self, *, now: datetime) -> JobCounts:
+        def work(connection: Connection) -> JobCounts:
+            counts: dict[str, int] = dict(connection.execute(_COUNTS).tuples().all())
+            abandoned = connection.execute(_ABANDONED, {"now": now}).scalar_one()
+            return JobCounts(
+                pending=counts.get("waiting", 0) + abandoned,
+                running=counts.get("running", 0) - abandoned,
+                failed=counts.get("failed", 0),
+                done=counts.get("done", 0),
+                errors=tuple(connection.scalars(_LAST_ERRORS)),
+                next_due=now if abandoned else connection.scalar(_NEXT_DUE),
+            )
+
+        return self._database.read(work)
+
+    def revise(self, entity_id: str, revision: Revision, *, now: datetime) -> list[Fact]:
+        def work(connection: Connection) -> list[Fact]:
+            entity_row, version = _entity(connection, entity_id, at=now)
+            return Reviser(connection, entity_row, version, now=now).apply(revision, process_row=None)
+
+        identifier("entity_id", entity_id)
+        return self._database.write(work)
+
+    def version(self, entity_id: str) -> Version | None:
+        return self._database.read(lambda connection: _version(connection, entity_id))
+
+    def changes(self, entity_id: str, *, since: Version | None) -> Changes | None:
+        def work(connection: Connection) -> Changes | None:
+            # Read first: what is committed while the rest is read is then told again by the next call, never missed.
+            version = _version(connection, entity_id)
+            if version is None:
+                return None
+            # A lower number is that of an older database put back in place.
+            whole = since is None or since.generation != version.generation or since.number > version.number
+            after = 0 if since is None or whole else since.number
+            if after == version.number:
+                return Changes(version=version, whole=False)
+            parameters = {"entity": entity_id, "after": after}
+            changed = connection.execute(_CHANGED_FACTS, parameters).all()
+            return Changes(
+                version=version,
+                whole=whole,
+                messages=tuple(messages(connection.execute(_CHANGED_MESSAGES, parameters))),
+                facts=tuple(facts(changed, sources(connection, [row.id for row in changed]))),
+            )
+
+        return self._database.read(work)
+
+    def facts(
+        self,
+        entity_id: str,
+        *,
+        kinds: Sequence[FactKind] | None = None,
+        statuses: Sequence[Status] = ("active",),
+        as_of: datetime | None = None,
+        limit: int | None = None,
+    ) -> list[Fact]:
+        query = _ENTITY_FACTS.order_by(fact.c.valid_from.desc(), fact.c.id.desc())
+        if kinds is not None:
+            query = query.where(fact.c.kind.in_(kinds))
+        if as_of is not None:
+            query = query.where(fact.c.valid_from <= as_of, or_(fact.c.valid_to.is_(None), fact.c.valid_to > as_of))
+            statuses = (*statuses, "superseded")
+        query = query.where(fact.c.status.in_(statuses)).limit(limit)
+
+        def work(connection: Connection) -> list[Fact]:
+            rows = connection.execute(query, {"entity": entity_id}).all()
+            return facts(rows, sources(connection, [row.id for row in rows]))
+
+        return self._database.read(work)
+
+    def messages(
+        self, entity_id: str, *, session_id: str | None = None, limit: int | None = None
+    ) -> list[StoredMessage]:
+        query = _ENTITY_MESSAGES.order_by(message.c.said_at.desc(), message.c.position.desc(), message.c.id.desc())
+        if session_id is not None:
+            query = query.where(session.c.uuid == session_id)
+
+        def work(connection: Connection) -> list[StoredMessage]:
+            return messages(connection.execute(query.limit(limit), {"entity": entity_id}))[::-1]
+
+        return self._database.read(work)
+
+    def recalled(self, entity_id: str, fact_ids: Sequence[int], *, at: datetime) -> None:
+        def work(connection: Connection) -> None:
+            # In one order everywhere, so that two who note the same facts do not wait for each other in a ring.
+            for batch in batches(sorted(set(fact_ids))):
+                connection.execute(_RECALLED, {"entity": entity_id, "facts": batch, "recalled_at": at})
+
+        if fact_ids:
+            self._database.write(work)
+
+    def forget(self, entity_id: str, *, fact_id: int | None = None) -> int:
+        def work(connection: Connection) -> int:
+            locked = _locked(connection, {"entity": entity_id})
+            if locked is None:
+                return 0
+            if fact_id is None:
+                return _erase_entity(connection, locked[0])
+            if not _erase_fact(connection, locked[0], fact_id):
+                raise _NothingNewError
+            return 1
+
+        try:
+            return self._database.write(work)
+        except _NothingNewError:
+            return 0
+
+    def session_row(self, entity_id: str, session_id: str) -> int | None:
+        """Return the id that a session of an entity has in ``memori_session``; None when nothing of it is stored."""
+        parameters = {"entity": entity_id, "session": session_id}
+        return self._database.read(lambda connection: connection.scalar(_SESSION_ROW, parameters))
+
+    def read(self, query: Select[Any]) -> Sequence[Any]:
+        """Return the rows of *query*, which must not write."""
+        return self._database.read(lambda connection: connection.execute(query).all())
+
+
+class _Recording:
+    """One exchange on its way in."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        who = exchange.attribution
+        identifier("entity_id", who.entity_id)
+        identifier("session_id", who.session_id)
+        identifier("process_id", who.process_id or "")
+        self._sent_digests = [digest(said) for said in exchange.sent]
+
+    def store(self, connection: Connection) -> list[StoredMessage]:
+        exchange, who = self._exchange, self._exchange.attribution
+        entity_row, version = _entity(connection, who.entity_id, at=exchange.at)
+        if connection.execute(_EXCHANGE, {"exchange": exchange.id}).first() is not None:
+            raise _NothingNewError
+        found = connection.execute(_SESSION, {"entity_row": entity_row, "session": who.session_id}).first()
+        new = self._unknown(connection, None if found is None else found.id)
+        if not new and not exchange.reply:
+            raise _NothingNewError
+        process_row = None if who.process_id is None else _process(connection, who.process_id, at=exchange.at)
+        if found is None:
+            first = 0
+            session_row = _inserted(
+                connection,
+                session,
+                uuid=who.session_id,
+                entity_id=entity_row,
+                process_id=process_row,
+                started_at=exchange.at,
+                last_active_at=exchange.at,
+                next_position=0,
+            )
+        else:
+            session_row, first = found.id, found.next_position
+        said = [(exchange.sent[index], self._sent_digests[index], False) for index in new]
+        said += [(answer, digest(answer), exchange.partial) for answer in exchange.reply]
+        rows = [
+            {
+                "session_id": session_row,
+                "entity_id": entity_row,
+                "process_id": process_row,
+                "exchange_id": exchange.id,
+                "position": position,
+                "role": item.role,
+                "author": item.author,
+                "kind": item.kind,
+                "content": item.content,
+                "said_at": item.at or exchange.at,
+                "partial": partial,
+                "metadata": item.metadata,
+                "digest": key,
+                "version": version,
+            }
+            for position, (item, key, partial) in enumerate(said, start=first)
+        ]
+        for batch in batches(rows):
+            connection.execute(insert(message), batch)
+        connection.execute(
+            _GROW_SESSION,
+            {
+                "session_row": session_row,
+                "position_after": first + len(rows),
+                "active_at": exchange.at if found is None else max(exchange.at, found.last_active_at),
+            },
+        )
+        _inserted(
+            connection,
+            job,
+            exchange_id=exchange.id,
+            session_id=session_row,
+            process_id=process_row,
+            provider=exchange.provider,
+            model=exchange.model,
+            exchanged_at=exchange.at,
+            first_position=first,
+            messages=len(rows),
+            state="waiting",
+            attempts=0,
+            due_at=_AT_ONCE,
+        )
+        return messages(connection.execute(_RECORDED, {"session_row": session_row, "first": first}))
+
+    def _unknown(self, connection: Connection, session_row: int | None) -> list[int]:
+        sent = self._exchange.sent
+        if session_row is None:
+            return list(range(len(sent)))
+        known = [
+            Known(position, key)
+            for batch in batches(dict.fromkeys(self._sent_digests))
+            for position, key in connection.execute(_KNOWN, {"session_row": session_row, "digests": batch})
+        ]
+        new = unknown(sent, known, digests=self._sent_digests)
+        if not any(_may_be_whole(sent, index) for index in new):
+            return new
+        # A reply that was cut off here may be whole in the application's list.
+        partial = [
+            Known(position, key, normal(content))
+            for position, key, content in connection.execute(_PARTIAL, {"session_row": session_row})
+        ]
+        return unknown(sent, [*known, *partial], digests=self._sent_digests) if partial else new
+
+
+def _may_be_whole(sent: Sequence[Message], index: int) -> bool:
+    return sent[index].role == "assistant" and sent[index].kind == "text"
+
+
+def _inserted(connection: Connection, table: Any, **values: Any) -> int:
+    key = connection.execute(insert(table), values).inserted_primary_key
+    row: int = key[0]  # type: ignore[index] # An INSERT of one row has one.
+    return row
+
+
+def _locked(connection: Connection, who: dict[str, Any]) -> tuple[int, int] | None:
+    """Raise the version of an entity, given by its row or its id; return its row and version, None without one."""
+    by_row = "entity_row" in who
+    lock = _LOCK_ROW if by_row else _LOCK
+    if connection.dialect.update_returning:
+        row = connection.execute(lock.returning(entity.c.id, entity.c.version), who).first()
+    elif connection.execute(lock, who).rowcount == 0:
+        row = None
+    else:
+        key: ColumnElement[bool] = (
+            entity.c.id == bindparam("entity_row") if by_row else entity.c.external_id == bindparam("entity")
+        )
+        row = connection.execute(_STATE.where(key), who).first()
+    return None if row is None else (row[0], row[1])
+
+
+def _entity(connection: Connection, entity_id: str, *, at: datetime) -> tuple[int, int]:
+    """Return the row and the new version of an entity, locked, made if there was none."""
+    locked = _locked(connection, {"entity": entity_id})
+    if locked is not None:
+        return locked
+    row = _inserted(connection, entity, external_id=entity_id, version=1, generation=_new_generation(), created_at=at)
+    return row, 1
+
+
+def _new_generation() -> int:
+    # Random: what was erased and comes back must not look like what someone still remembers of it.
+    return secrets.randbits(62)
+
+
+def _process(connection: Connection, process_id: str, *, at: datetime) -> int:
+    row: int | None = connection.scalar(_PROCESS, {"process": process_id})
+    return _inserted(connection, process, external_id=process_id, created_at=at) if row is None else row
+
+
+def _version(connection: Connection, entity_id: str) -> Version | None:
+    row = connection.execute(_VERSION, {"entity": entity_id}).first()
+    return None if row is None else Version(row[0], row[1])
+
+
+def _skips_locked(dialect: Dialect) -> bool:
+    version = dialect.server_version_info or ()
+    if dialect.name in ("mysql", "mariadb"):
+        return version >= ((10, 6) if getattr(dialect, "is_mariadb", False) else (8, 0, 1))
+    return dialect.name in ("postgresql", "cockroachdb")
+
+
+def _jobs(connection: Connection, claimed: Sequence[int], worker: str) -> list[Job]:
+    if not claimed:
+        return []
+    by_exchange: dict[str, list[StoredMessage]] = {}
+    rows: list[Any] = []
+    for batch in batches(claimed):
+        for item in messages(connection.execute(_CLAIMED_MESSAGES, {"jobs": batch})):
+            by_exchange.setdefault(item.exchange_id, []).append(item)
+        rows += connection.execute(_CLAIMED, {"jobs": batch}).all()
+    return [
+        Job(
+            id=row.id,
+            exchange_id=row.exchange_id,
+            entity_id=row.entity_id,
+            process_id=row.process_id,
+            session_id=row.session_id,
+            attempts=row.attempts,
+            worker=worker,
+            at=row.exchanged_at,
+            messages=tuple(by_exchange.get(row.exchange_id, ())),
+        )
+        for row in rows
+    ]
+
+
+def _erase_fact(connection: Connection, entity_row: int, fact_id: int) -> bool:
+    """Erase one fact, with what points to it; return whether the entity had it."""
+    own = (fact.c.id == fact_id) & (fact.c.entity_id == entity_row)
+    if connection.execute(select(fact.c.id).where(own)).first() is None:
+        return False
+    connection.execute(delete(source).where(source.c.fact_id == fact_id))
+    connection.execute(delete(edge).where(edge.c.fact_id == fact_id))
+    connection.execute(update(fact).where(fact.c.superseded_by == fact_id).values(superseded_by=None))
+    connection.execute(delete(fact).where(own))
+    connection.execute(update(entity).where(entity.c.id == entity_row).values(generation=_new_generation()))
+    return True
+
+
+def _erase_entity(connection: Connection, entity_row: int) -> int:
+    """Erase an entity and all that is its own; return how many facts and messages went.
+
+    Children go first: that is cheaper than cascades, and holds where foreign keys are not enforced.
+    """
+    own_facts = select(fact.c.id).where(fact.c.entity_id == entity_row)
+    own_sessions = select(session.c.id).where(session.c.entity_id == entity_row)
+    connection.execute(delete(source).where(source.c.fact_id.in_(own_facts)))
+    connection.execute(delete(edge).where(edge.c.entity_id == entity_row))
+    connection.execute(delete(job).where(job.c.session_id.in_(own_sessions)))
+    connection.execute(update(fact).where(fact.c.entity_id == entity_row).values(superseded_by=None))
+    gone = connection.execute(delete(fact).where(fact.c.entity_id == entity_row)).rowcount
+    gone += connection.execute(delete(message).where(message.c.entity_id == entity_row)).rowcount
+    connection.execute(delete(session).where(session.c.entity_id == entity_row))
+    connection.execute(delete(entity).where(entity.c.id == entity_row))
+    return gone
