@@ -26,7 +26,7 @@ from memori.types import Message, MessageKind, Reply, Role
 if TYPE_CHECKING:
     from memori.protocols import CallHooks, Reader, ReplyFold
 
-__all__ = ["ChatReader", "OpenAIAdapter", "ResponsesReader", "adapter"]
+__all__ = ["ChatReader", "OpenAIAdapter", "ResponsesReader", "adapter", "provider_of"]
 
 Body: TypeAlias = Mapping[str, Any]
 
@@ -341,23 +341,24 @@ _DELTAS = frozenset(
 )
 
 
+def provider_of(base_url: str) -> str:
+    """Return who answers at *base_url*: ``openai``, ``azure``, otherwise the host's name."""
+    host = urlsplit(base_url).hostname or ""
+    if ".azure." in host:
+        return "azure"
+    return "openai" if host.endswith(".openai.com") else host
+
+
 def _reader(client: Any, options: Any) -> Reader[Any] | None:
     """Return what reads this request; None when it is no conversation."""
     if str(getattr(options, "method", "")).lower() != "post" or not _body(options):
         return None
     path = "/" + str(getattr(options, "url", "")).partition("?")[0].lstrip("/")
     if path.endswith("/chat/completions"):
-        return _RequestReader(ChatReader(_provider(client)))
+        return _RequestReader(ChatReader(provider_of(str(client.base_url))))
     if path.endswith("/responses"):
-        return _RequestReader(ResponsesReader(_provider(client)))
+        return _RequestReader(ResponsesReader(provider_of(str(client.base_url))))
     return None
-
-
-def _provider(client: Any) -> str:
-    host = urlsplit(str(client.base_url)).hostname or ""
-    if ".azure." in host:
-        return "azure"
-    return "openai" if host.endswith(".openai.com") else host
 
 
 def _body(options: Any) -> dict[str, Any]:

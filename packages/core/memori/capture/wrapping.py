@@ -367,6 +367,10 @@ class _Chunks:
         self._call.add(chunk)
         return chunk
 
+    def __del__(self) -> None:
+        # Before what the SDK does when its own iterator goes, which may be to close the connection.
+        self._call.interrupted(wait=False)
+
 
 class _AsyncChunks:
     """The chunks of an asynchronous stream, each handed on the moment it comes."""
@@ -392,6 +396,10 @@ class _AsyncChunks:
             self._call.advancing = False
         self._call.add(chunk)
         return chunk
+
+    def __del__(self) -> None:
+        # Before what the SDK does when its own iterator goes, which may be to close the connection.
+        self._call.interrupted(wait=False)
 
 
 def _closes(connection: Any, under_way: _Call[Any]) -> Callable[[], None]:
