@@ -111,7 +111,7 @@ class StoredMessage(Message):
     process_id: str | None = None
     partial: bool = False
     version: int = 0
-    embedding: Embedding | None = None
+    embedding: Embedding | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -251,7 +251,7 @@ class Fact:
     last_recalled_at: datetime | None = None
     sources: tuple[int, ...] = ()
     version: int = 0
-    embedding: Embedding | None = None
+    embedding: Embedding | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,7 +270,7 @@ class NewFact:
     valid_from: datetime
     valid_to: datetime | None = None
     superseded_by: str | None = None
-    embedding: Embedding | None = None
+    embedding: Embedding | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
