@@ -29,7 +29,7 @@ lint: $(VENV)/.dev  ## Check style, types and import contracts
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy --strict packages tests examples benchmarks
-	$(VENV)/bin/lint-imports --no-logo
+	$(VENV)/bin/lint-imports --no-logo --no-cache
 
 format: $(VENV)/.dev  ## Rewrite the code in the house style
 	$(VENV)/bin/ruff check --fix .
