@@ -21,8 +21,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer rounds, and no installation")
     quick = parser.parse_args().quick
     versions = ", ".join(f"{name} {version(name)}" for name in ("memori-byodb", "openai", "sqlalchemy"))
+    # What else the machine does makes all figures larger, and waits for threads of both cores most of all.
+    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     print(
-        f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {platform.system()}, "
+        f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores{load}, {platform.system()}, "
         f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {versions}\n",
         flush=True,
     )
