@@ -488,6 +488,7 @@ class Candidates:
         recallable: Whether it may be in the answer; the others are there for what they say about their neighbours.
         messages: Whether it is a message; the others are facts.
         questions: In [0, 1], how far a message only asks: 1.0 nothing but a question, 0.5 it ends with one.
+        substance: In [0, 1], how far a message says something of its own: 0.0 no word of content, 1.0 four or more.
         past: Whether it no longer holds: of a message, whether nothing that was read from it still holds.
         successors: The row of the fact that took its place; -1: none.
         meaning: The cosine with the query in [-1, 1]; 0.0 without an embedding of the current model.
@@ -505,6 +506,7 @@ class Candidates:
     recallable: Flags
     messages: Flags
     questions: Numbers
+    substance: Numbers
     past: Flags
     successors: Rows
     meaning: Numbers

@@ -15,7 +15,7 @@ import numpy as np
 
 from memori.index.columns import Column
 from memori.index.inverted import InvertedIndex, hashed
-from memori.index.text import gram_hashes, words
+from memori.index.text import STOP_WORDS, gram_hashes, words
 from memori.types import Candidates, Changes, Fact, RecollectionKind, StoredMessage, Version
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ _STATUS_NUMBERS = {"active": 0, "superseded": 1, "quarantined": 2}
 # Question marks and full stops: Latin, full-width, Arabic.
 _QUESTION = re.compile("[?\uff1f\u061f]\\s*$")
 _ONLY_QUESTION = re.compile("[^.!?\uff01\uff1f\u061f\u3002\n]*[?\uff1f\u061f]\\s*")
+_SUBSTANTIAL = 4  # Words of content with which a message says something of its own: "Noted, thanks!" does not.
 _LONG_QUERY_WORDS = 8
 _LONG_QUERY_GRAMS = 96  # Of about eight words.
 _OBJECT_BYTES = 1200  # What Python takes for one document and its entries, measured; the text itself is added.
@@ -81,6 +82,7 @@ class EntityIndex:
         self._until = Column(np.float64)
         self._importance = Column(np.float64)
         self._question = Column(np.float64)
+        self._substance = Column(np.float64)
         self._successor = Column(np.int64)
         self._session = Column(np.int64)
         self._author = Column(np.int64)
@@ -155,6 +157,7 @@ class EntityIndex:
                     recallable=recallable,
                     messages=messages,
                     questions=self._question.values.copy(),
+                    substance=self._substance.values.copy(),
                     past=past,
                     successors=self._successors(),
                     meaning=np.where(usable, self._meaning(vector), 0.0),
@@ -231,6 +234,7 @@ class EntityIndex:
         self._question.extend(
             [0.0 if isinstance(document, Fact) else _asks(document.content) for document in documents]
         )
+        self._substance.extend([_says(found) for found in terms])
         if self._vectors is not None:
             self._vectors.extend(np.zeros((count, self._vectors.values.shape[1]), dtype=np.float32))
         sessions, authors = [], []
@@ -375,3 +379,7 @@ def _asks(text: str) -> float:
     if not _QUESTION.search(text, max(0, len(text) - 40)):
         return 0.0
     return 1.0 if len(text) < 1000 and _ONLY_QUESTION.fullmatch(text.strip()) else 0.5
+
+
+def _says(terms: Sequence[str]) -> float:
+    return min(1.0, sum(term not in STOP_WORDS for term in terms) / _SUBSTANTIAL)

@@ -16,6 +16,7 @@ AUTHOR_GAIN = 0.4  # For a message whose author the query names.
 SESSION_GAIN = 4.0  # For the session in which the best match was said, at most.
 OWN_SHARE = 0.05  # Puts a fact just before the message that it was read from: it says the same in fewer words.
 PAST_FACTOR = 0.5
+LEAST_SHARE = 0.5
 SUCCESSOR_RATIO = 0.9
 
 
@@ -38,11 +39,15 @@ class HybridRanker:
             return []
         own = scores.evidence(candidates.words, candidates.characters, candidates.meaning)
         facts, sources = candidates.links
-        spread = scores.neighbourhood(own, candidates.before, candidates.after)
-        said = spread * scores.question_factor(candidates.questions) * (1.0 + AUTHOR_GAIN * candidates.named)
+        carried = scores.neighbourhood(own, candidates.before, candidates.after) * candidates.substance
+        said = (own + carried) * scores.question_factor(candidates.questions) * (1.0 + AUTHOR_GAIN * candidates.named)
         from_facts = scores.best_linked(own, sources, facts, count=count)
         said = np.where(candidates.messages, said + from_facts, 0.0)
         from_messages = scores.best_linked(said, facts, sources, count=count)
+        # A fact that says less on the query than its message, or than another fact of it, comes after that.
+        best = scores.best_linked(np.maximum(own, from_facts), facts, sources, count=count)
+        share = np.divide(own, best, out=np.ones(count), where=best > own)
+        from_messages *= LEAST_SHARE + (1.0 - LEAST_SHARE) * share
         sourced = np.zeros(count, dtype=bool)
         sourced[facts] = True
         total = np.where(candidates.messages, said, np.where(sourced, from_messages, 2.0 * own))
@@ -63,7 +68,7 @@ class HybridRanker:
                     "meaning": float(candidates.meaning[row]),
                     "words": float(candidates.words[row]),
                     "characters": float(candidates.characters[row]),
-                    "neighbours": float(spread[row] - own[row]),
+                    "neighbours": float(carried[row]),
                     "links": float((from_facts if candidates.messages[row] else from_messages)[row]),
                     "author": float(candidates.named[row]),
                     "session": float(context[row]),
