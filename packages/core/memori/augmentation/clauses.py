@@ -37,7 +37,7 @@ class Clause:
 _QUOTED = re.compile(
     r'"([^"\n]{0,1000})"|“([^“”\n]{0,1000})”|«([^«»\n]{0,1000})»|„([^„“”\n]{0,1000})[“”]|「([^「」\n]{0,1000})」'
 )
-_INLINE_CODE = re.compile(r"`[^`\n]{0,1000}`")
+_INLINE_CODE = re.compile(r"(?<!`)`[^`\n]{1,1000}`(?!`)")
 _FENCE = re.compile(r"\s{0,3}(?:```|~~~)")
 _NOT_PROSE = re.compile(r"\s{0,3}(?:>|<[/!a-zA-Z]|[{\[|]|at \S+\(|Traceback|File \"|From:|To:|Subject:|Date:|Re:)")
 _LABEL = re.compile(r"\s{0,3}(?:\*\*)?(?:\[[^\]\n]{1,30}\] ?)?[^\W\d_][\w .'-]{0,30}(?:\*\*)?: ")
