@@ -44,6 +44,8 @@ class Worker:
         self._work = False
         self._stopping = False
         self._thread: threading.Thread | None = None
+        # Jobs still leased to this worker because the database went away under them.
+        self._stranded: list[tuple[Job, str, datetime | None]] = []
 
     def start(self) -> None:
         """Start the thread, unless it runs."""
@@ -76,13 +78,20 @@ class Worker:
             StorageError: The database cannot be reached.
         """
         finished = 0
+        self._give_back([])
         while not self._stopping and (jobs := self._claim()):
             claimed = time.monotonic()
-            for job in jobs:
+            for place, job in enumerate(jobs):
                 if self._stopping or time.monotonic() - claimed > self._settings.lease_s / 2:
-                    self._storage.fail(job, "given back undone by its worker", retry_at=datetime.now(UTC))
-                else:
+                    now = datetime.now(UTC)
+                    self._give_back([(left, "given back undone by its worker", now) for left in jobs[place:]])
+                    break
+                try:
                     finished += self._do(job)
+                except StorageError as error:
+                    left = [(later, str(error), datetime.now(UTC)) for later in jobs[place + 1 :]]
+                    self._stranded += [(job, str(error), self._retry_at(job)), *left]
+                    raise
         return finished
 
     def finished(self, timeout_s: float) -> None:
@@ -98,10 +107,22 @@ class Worker:
             limit=self._settings.augmentation_batch,
         )
 
+    def _give_back(self, jobs: list[tuple[Job, str, datetime | None]]) -> None:
+        self._stranded += jobs
+        while self._stranded:
+            job, error, retry_at = self._stranded.pop(0)
+            try:
+                self._storage.fail(job, error, retry_at=retry_at)
+            except StorageError:
+                self._stranded.append((job, error, retry_at))
+                raise
+
     def _do(self, job: Job) -> bool:
         try:
             revision = self._revise(job)
             done = self._storage.complete(job, revision, now=datetime.now(UTC))
+        except StorageError:
+            raise
         except Exception as error:  # noqa: BLE001 - one exchange that cannot be read must not stop the others
             self._failures.note(f"augmenting exchange {job.exchange_id}", error)
             self._storage.fail(job, f"{type(error).__name__}: {error}", retry_at=self._retry_at(job))
