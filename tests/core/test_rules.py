@@ -157,7 +157,7 @@ def test_content_stands_alone() -> None:
         fact.content for fact in read("I live with my parents. My goal is to finish my novel before I turn 40.")
     ] == [
         "The user lives with their parents.",
-        "The user's goal is to end their novel before they turn 40.",
+        "The user's goal is to finish their novel before they turn 40.",
     ]
 
 
@@ -272,9 +272,41 @@ def test_only_the_users_own_text_is_kept() -> None:
     assert spoken(text) == "I live in Rome.\nI speak Greek."
 
 
-SHAPES = ["a", " ", "I ", "my ", "I live in ", ", ", " and I", '"', '"a ', "`", "\n", ".", ". ", "<", "a:", "oh ", "so, ",
-          "my favorite ", "please ", "my wife ", "e\u0301", "\u201c", "\u201c ", "«", "「", "translate ", "please always ",
-          "I think ", "yesterday ", "for 3 years ", "1 ", "我住在北京\uff0c", "I live in Rome and work as a nurse. "]  # fmt: skip
+SHAPES = [
+    "a",
+    " ",
+    "I ",
+    "my ",
+    "I live in ",
+    ", ",
+    " and I",
+    '"',
+    '"a ',
+    "`",
+    "\n",
+    ".",
+    ". ",
+    "<",
+    "a:",
+    "oh ",
+    "so, ",
+    "my favorite ",
+    "please ",
+    "my wife ",
+    "e\u0301",
+    "\u201c",
+    "\u201c ",
+    "«",
+    "「",
+    "translate ",
+    "please always ",
+    "I think ",
+    "yesterday ",
+    "for 3 years ",
+    "1 ",
+    "我住在北京\uff0c",
+    "I live in Rome and work as a nurse. ",
+]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
