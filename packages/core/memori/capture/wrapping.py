@@ -55,12 +55,16 @@ class Streamed:
         chunks: Returns the iterator to read from; best one that does not refer to the stream, so that a stream that is
             dropped is gone at once.
         connection: What is closed when the caller leaves early: by ``close()``, or ``aclose()`` of asynchronous chunks.
+            None: a stream is only ever left by dropping it.
+        lazy: Whether the request is made when the first chunk is asked for. Until one has come, nothing was answered,
+            so nothing is recorded.
     """
 
     stream: Any
     iterator: str
     chunks: Callable[[], Any]
     connection: Any
+    lazy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +147,7 @@ class _Call(Generic[RequestT]):
         # Holds one item while the reply may be recorded. Popping it is atomic, so needs no lock: the garbage collector
         # may come here at any moment, in a thread that is here already.
         self._claim: list[None] = []
+        self._awaited = False  # Whether the request is made only when the first chunk is asked for.
         self._undo: list[Callable[[], None]] = []
         self._fold: ReplyFold | None = None
         self._legible = True
@@ -174,10 +179,21 @@ class _Call(Generic[RequestT]):
                 case Whole(body):
                     return functools.partial(self._reader.reply, body)
                 case Streamed() as streamed:
+                    if streamed.lazy:
+                        self._awaited = True
+                        self._claim.clear()
                     self._watch_stream(streamed)
+                    return None
                 case Unread() as unread:
                     self._watch_response(unread)
-        return None
+                    return None
+        return self.seen  # Nothing will be: what was sent is kept all the same.
+
+    def answered(self) -> None:
+        """Note that the provider answers: from now on there is something to record."""
+        if self._awaited:
+            self._awaited = False
+            self._claim.append(None)
 
     def finish(self, read: Callable[[], Reply], *, wait: bool = True) -> None:
         """Record the reply, unless that was done."""
@@ -249,12 +265,10 @@ class _Call(Generic[RequestT]):
             return
         self._fold = self._reader.fold()
         chunks = streamed.chunks()
-        if hasattr(chunks, "__anext__"):
-            self._undo.append(_closes_later(streamed.connection, self))
-            setattr(streamed.stream, streamed.iterator, _AsyncChunks(chunks, self))
-        else:
-            self._undo.append(_closes(streamed.connection, self))
-            setattr(streamed.stream, streamed.iterator, _Chunks(chunks, self))
+        watched, closes = (_AsyncChunks, _closes_later) if hasattr(chunks, "__anext__") else (_Chunks, _closes)
+        if streamed.connection is not None:
+            self._undo.append(closes(streamed.connection, self))
+        setattr(streamed.stream, streamed.iterator, watched(chunks, self))
 
     def _watch_response(self, unread: Unread) -> None:
         for name, watched in (("parse", self._parsed(unread)), ("close", self._closed(unread))):
@@ -357,6 +371,7 @@ class _Chunks:
         try:
             chunk = next(self._chunks)
         except StopIteration:
+            self._call.answered()
             self._call.finish(self._call.whole)
             raise
         except BaseException as error:
@@ -364,6 +379,7 @@ class _Chunks:
             raise
         finally:
             self._call.advancing = False
+        self._call.answered()
         self._call.add(chunk)
         return chunk
 
@@ -387,6 +403,7 @@ class _AsyncChunks:
         try:
             chunk = await anext(self._chunks)
         except StopAsyncIteration:
+            self._call.answered()
             await self._call.afinish(self._call.whole)
             raise
         except BaseException as error:  # A cancelled task must not wait.
@@ -394,6 +411,7 @@ class _AsyncChunks:
             raise
         finally:
             self._call.advancing = False
+        self._call.answered()
         self._call.add(chunk)
         return chunk
 
