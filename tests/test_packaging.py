@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import email
 import re
+import sys
 import tarfile
 import tomllib
 import zipfile
@@ -16,6 +17,8 @@ import pytest
 from hatchling.builders.sdist import SdistBuilder
 from hatchling.builders.wheel import WheelBuilder
 from packaging.requirements import Requirement
+
+from memori import Memori, MissingExtraError
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ROOT / "packages"
@@ -116,17 +119,25 @@ def test_every_dependency_has_a_floor_and_a_ceiling(line: str) -> None:
 
 def test_every_extra_that_an_error_names_exists() -> None:
     """Fails when a user is told to install an extra that is not there, or one that does not bring the package."""
-    named = []
     for path in SOURCES:
         if path.suffix != ".py":
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "MissingExtraError":
-                (package,) = (argument.value for argument in node.args if isinstance(argument, ast.Constant))
-                (extra,) = (word.value.value for word in node.keywords if isinstance(word.value, ast.Constant))
-                named.append((str(package), str(extra)))
-    for package, extra in named:
-        assert package in brought_by(extra), f"the extra {extra!r} does not bring {package!r}"
+                written = [*node.args, *(word.value for word in node.keywords)]
+                if all(isinstance(value, ast.Constant) for value in written):
+                    package, extra = (ast.literal_eval(value) for value in written)
+                    assert package in brought_by(extra), f"the extra {extra!r} does not bring {package!r}"
+
+
+@pytest.mark.parametrize("dialect", ["postgresql", "mysql", "mariadb", "oracle"])
+def test_a_missing_driver_is_named_with_the_extra_that_brings_it(dialect: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails when a database URL without its driver does not say what to install."""
+    for driver in ("psycopg", "pymysql", "oracledb"):
+        monkeypatch.setitem(sys.modules, driver, None)
+    with pytest.raises(MissingExtraError) as caught:
+        Memori(conn=f"{dialect}://user@127.0.0.1/memories", worker=False)
+    assert caught.value.package in brought_by(caught.value.extra)
 
 
 def brought_by(extra: str) -> set[str]:
