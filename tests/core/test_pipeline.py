@@ -18,7 +18,7 @@ from memori.augmentation.rules import RuleExtractor
 from memori.augmentation.slots import slot
 from memori.errors import ConfigurationError, ExtractionError
 from memori.settings import Settings
-from memori.types import ExtractedFact, Extraction, Job, NewFact, Revision, StoredMessage
+from memori.types import ExtractedFact, Extraction, Fact, Job, NewFact, Retirement, Revision, StoredMessage
 
 if TYPE_CHECKING:
     from memori.types import Vector
@@ -94,6 +94,21 @@ FACT = ExtractedFact(
     kind="fact", content="The user lives in Rome.", subject="user", predicate="lives_in", object="Rome"
 )
 
+STORED = Fact(
+    id=1,
+    entity_id="ann",
+    kind="fact",
+    content=FACT.content,
+    slot="",
+    content_hash="",
+    subject="user",
+    predicate="lives_in",
+    object="Rome",
+    valid_from=AT,
+    recorded_at=AT,
+    last_mentioned_at=AT,
+)
+
 
 class TestRevision:
     """What a job becomes."""
@@ -132,6 +147,18 @@ class TestRevision:
         old = AT - timedelta(days=700)
         (new,) = news(pipeline().revision(job(said("I live in Rome.", 1, at=old), said("hm", 2))))
         assert new.valid_from == old
+
+    def test_a_move_told_vaguely_still_wins(self) -> None:
+        """Fails when 'last month', which begins before what was said in its middle, loses against that."""
+        made = pipeline()
+        (rome,) = news(made.revision(job(said("I live in Rome.", 1, at=AT - timedelta(days=10)))))
+        known = replace(STORED, valid_from=rome.valid_from, slot=rome.slot, content_hash=rome.content_hash)
+        changes = made.revision(job(said("I moved to Berlin last month.", 2))).decide([known])
+        assert [(new.valid_from, new.status) for new in changes if isinstance(new, NewFact)] == [
+            (datetime(2024, 4, 1, tzinfo=UTC), "superseded"),
+            (AT, "active"),
+        ]
+        assert [change.valid_to for change in changes if isinstance(change, Retirement)] == [AT]
 
     @pytest.mark.parametrize("embedder", [Broken(), Short()])
     def test_a_failing_embedder_loses_no_fact(self, embedder: Letters, caplog: pytest.LogCaptureFixture) -> None:

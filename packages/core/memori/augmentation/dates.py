@@ -146,10 +146,12 @@ def _back(today: datetime, count: str, unit: str) -> tuple[datetime, str]:
         return today - timedelta(days=number), "day"
     if unit == "week":
         return today - timedelta(weeks=number), "week"
+    # The 29th to the 31st are not in every month.
+    day = min(today.day, 28)
     if unit == "month":
         months = today.year * 12 + today.month - 1 - number
-        return today.replace(year=months // 12, month=months % 12 + 1, day=1), "month"
-    return today.replace(year=today.year - number, month=1, day=1), "year"
+        return today.replace(year=months // 12, month=months % 12 + 1, day=day), "month"
+    return today.replace(year=today.year - number, day=day), "year"
 
 
 def _weekday(today: datetime, which: str, day: int, *, ahead: bool) -> datetime:

@@ -15,11 +15,12 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from memori.augmentation.clauses import Clause, clauses, sentences, spoken
 from memori.augmentation.dates import When, when
 from memori.augmentation.grammar import PAST, PET, RELATION, RULES, SINGULAR, VERBS, WEIGHTY, WORD, Rule, Take
+from memori.augmentation.slots import single_valued
 from memori.types import ExtractedFact, Extraction, FactKind, StoredMessage
 
 __all__ = ["RuleExtractor"]
@@ -251,6 +252,7 @@ _STOPPED_SMOKING = {
     "no longer": "no longer smokes",
     "never": "never smokes",
 } | dict.fromkeys(("have stopped", "stopped", "quit", "gave up"), "stopped smoking")
+_RECENT = timedelta(days=366)
 _PHRASE_WORDS = 30
 _NOUN_WORDS = 9
 
@@ -262,7 +264,24 @@ def _facts(message: StoredMessage) -> Iterator[ExtractedFact]:
     for sentence, mark in sentences(spoken(message.content)):
         for clause in clauses(sentence, mark):
             for fact in _read(clause, speaker, at):
-                yield replace(fact, confidence=round(fact.confidence * clause.certainty, 2), sources=(message.id,))
+                found = replace(fact, confidence=round(fact.confidence * clause.certainty, 2), sources=(message.id,))
+                yield found
+                if _still_holds(found, clause.text, at):
+                    yield replace(found, valid_from=None)
+
+
+def _still_holds(fact: ExtractedFact, text: str, at: datetime) -> bool:
+    """Return whether *fact*, which began in the past, also says how things are now.
+
+    "I moved to Berlin last month" does: without that, "I live in Rome", said in the middle of that month, would come
+    after it and win. "I moved to Berlin in 2010" tells the past, and Berlin may be long over; "since 2010" does not.
+    """
+    if fact.valid_from is None or not fact.predicate or fact.predicate.startswith("no_longer_"):
+        return False
+    if fact.kind == "event" or not single_valued(fact.predicate):
+        return False
+    time = when(text, at)
+    return at - fact.valid_from <= _RECENT or (time is not None and time.since)
 
 
 def _read(clause: Clause, speaker: _Speaker, at: datetime) -> Iterator[ExtractedFact]:
