@@ -581,6 +581,7 @@ class Augmentation:
         """
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         while True:
+            handled = self._worker.handled
             stored = self._recorder.flush(min(_LOOK_S, max(deadline - time.monotonic(), 0.0)))
             try:
                 jobs = self._storage.jobs(now=datetime.now(UTC))
@@ -594,7 +595,7 @@ class Augmentation:
             left = deadline - time.monotonic()
             if left <= 0:
                 return False
-            self._worker.finished(min(_LOOK_S, left))
+            self._worker.wait(after=handled, timeout_s=min(_LOOK_S, left))
 
     async def await_(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109 - it mirrors `wait`
         """Run `wait` in a worker thread."""

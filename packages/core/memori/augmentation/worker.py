@@ -24,6 +24,9 @@ class Worker:
 
     A job whose worker dies is taken up by another once its lease has run out; what it yields is stored once.
 
+    Attributes:
+        handled: How many jobs it has been through, failed ones included.
+
     Args:
         revise: What is to be done to the entity's memory for a job.
     """
@@ -43,6 +46,7 @@ class Worker:
         self._wake = threading.Condition()
         self._work = False
         self._stopping = False
+        self.handled = 0
         self._thread: threading.Thread | None = None
         # Jobs still leased to this worker because the database went away under them.
         self._stranded: list[tuple[Job, str, datetime | None]] = []
@@ -94,10 +98,10 @@ class Worker:
                     raise
         return finished
 
-    def finished(self, timeout_s: float) -> None:
-        """Wait until a job was finished, or *timeout_s* passed."""
+    def wait(self, *, after: int, timeout_s: float) -> None:
+        """Wait until more jobs than *after* were `handled`, or *timeout_s* passed."""
         with self._wake:
-            self._wake.wait(timeout_s)
+            self._wake.wait_for(lambda: self.handled > after, timeout_s)
 
     def _claim(self) -> list[Job]:
         return self._storage.claim(
@@ -128,6 +132,7 @@ class Worker:
             self._storage.fail(job, f"{type(error).__name__}: {error}", retry_at=self._retry_at(job))
             done = False
         with self._wake:
+            self.handled += 1
             self._wake.notify_all()
         return done
 
