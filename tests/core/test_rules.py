@@ -1,5 +1,8 @@
 """The offline extractor: what it reads out of plain sentences, and what it leaves alone."""
 
+# Full-width marks are what people write.
+# ruff: noqa: RUF001
+
 from __future__ import annotations
 
 import time
@@ -12,6 +15,7 @@ from hypothesis import strategies as st
 from memori.augmentation.clauses import spoken
 from memori.augmentation.dates import when
 from memori.augmentation.grammar import RULES, VERBS, Rule, Verb
+from memori.augmentation.languages import PHRASES, Phrase
 from memori.augmentation.rules import RuleExtractor
 from memori.types import ExtractedFact, StoredMessage
 
@@ -90,6 +94,22 @@ def test_ordinary_statements(content: str, expected: list[tuple[str, str, str]])
     assert triples(content) == expected
 
 
+@pytest.mark.parametrize("row", PHRASES, ids=lambda row: row.example)
+def test_each_phrase_of_another_language_reads_its_example(row: Phrase) -> None:
+    """Fails when a statement in another language is not read, or is not kept in its own words."""
+    (fact,) = read(f"{row.example}.")
+    assert (fact.content, fact.object, fact.kind, fact.subject) == (row.example, row.object, row.kind, "user")
+
+
+def test_two_statements_of_one_sentence_in_another_language() -> None:
+    """Fails when the second statement is swallowed by the first one's object."""
+    assert triples("Vivo en Roma y trabajo como enfermera") == [
+        ("user", "lives_in", "Roma"),
+        ("user", "works_as", "enfermera"),
+    ]
+    assert triples("我住在北京，我喜欢喝茶。") == [("user", "lives_in", "北京"), ("user", "likes", "喝茶")]
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -134,11 +154,19 @@ def test_ordinary_statements(content: str, expected: list[tuple[str, str, str]])
         "I have a question",
         "I want you to write an email",
         "My password is hunter2",
-        "Ich wohne in Köln",
-        "Vivo a Roma con mia moglie",
-        "J'habite à Lyon",
-        "我住在北京",
-        "Я живу в Москве",
+        "¿Vivo en Madrid?",
+        "No me gusta el té",
+        "Je n'aime pas le thé",
+        "Ich mag keinen Tee",
+        "Ich mag dich",
+        "Io penso che sia bello",
+        "Я не люблю чай",
+        "我不喜欢喝茶",
+        "他住在北京",
+        "我住在北京吗？",
+        "彼は大阪に住んでいますか？",
+        "أعيش في القاهرة",
+        "Mieszkam w Krakowie",
         "I",
         "my",
         "I live in",

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from memori.augmentation.dates import is_time
 
-__all__ = ["Clause", "clauses", "sentences", "spoken"]
+__all__ = ["SENTENCE_CHARACTERS", "Clause", "clauses", "sentences", "spoken"]
 
 # Longer sentences are pasted or dictated without stops; they also bound what a pattern can cost.
 SENTENCE_CHARACTERS = 400

@@ -17,9 +17,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from memori.augmentation.clauses import Clause, clauses, sentences, spoken
+from memori.augmentation.clauses import SENTENCE_CHARACTERS, Clause, clauses, sentences, spoken
 from memori.augmentation.dates import When, when
 from memori.augmentation.grammar import PAST, PET, RELATION, RULES, SINGULAR, VERBS, WEIGHTY, WORD, Rule, Take
+from memori.augmentation.languages import CONNECTIVES, EMPTY, PHRASES
 from memori.augmentation.slots import single_valued
 from memori.types import ExtractedFact, Extraction, FactKind, StoredMessage
 
@@ -114,6 +115,11 @@ _PREPOSITION = re.compile(r"(?:to|on|for|in|at|with|up|back|from|into|off|out|th
 
 # Among several people an order may be meant for any of them.
 _ASKED_OF_US = re.compile(r"(?:please|from now on|in (?:the )?future|going forward)\b", re.IGNORECASE)
+
+_PHRASES = tuple((re.compile(phrase.pattern, re.IGNORECASE), phrase) for phrase in PHRASES)
+_CONNECTED = re.compile(CONNECTIVES)
+_NO_OBJECT = re.compile(EMPTY, re.IGNORECASE)
+_NOT_QUESTIONED = re.compile(r"[^?？؟]*")
 
 # What says nothing of its own between the subject and its verb, and other words for the same.
 _REWRITES = (
@@ -262,6 +268,8 @@ def _facts(message: StoredMessage) -> Iterator[ExtractedFact]:
     speaker = _Speaker(author, author, f"{author}'s") if author else _Speaker("user", "The user", "the user's")
     at = message.at or datetime.now(UTC)
     for sentence, mark in sentences(spoken(message.content)):
+        for fact in _foreign(sentence, mark, speaker):
+            yield replace(fact, sources=(message.id,))
         for clause in clauses(sentence, mark):
             for fact in _read(clause, speaker, at):
                 found = replace(fact, confidence=round(fact.confidence * clause.certainty, 2), sources=(message.id,))
@@ -438,6 +446,33 @@ def _of_event(timed: _Timed, speaker: _Speaker) -> list[ExtractedFact]:
             timed if dated else None,
         )
     ]
+
+
+def _foreign(sentence: str, mark: str, speaker: _Speaker) -> Iterator[ExtractedFact]:
+    """Yield what a sentence of another language states; each of its parts is tried, without what introduces it."""
+    if len(sentence) > SENTENCE_CHARACTERS or not _NOT_QUESTIONED.fullmatch(mark) or sentence.startswith("¿"):
+        return
+    for part in _CONNECTED.split(sentence):
+        statement = part.strip(" \t¡!.…")
+        for pattern, phrase in _PHRASES:
+            found = pattern.match(statement)
+            if found is None:
+                continue
+            words = found["o"].strip()
+            few = 3 if phrase.predicate == "name" else 6
+            if words and len(words.split()) <= few and len(words) <= 60 and not _NO_OBJECT.match(words):
+                yield ExtractedFact(
+                    kind=phrase.kind,
+                    content=statement if speaker.name == "user" else f"{speaker.name}: {statement}",
+                    subject=speaker.name,
+                    predicate=_slug(phrase.predicate.format_map(found.groupdict())),
+                    object=words,
+                    subject_type="person",
+                    object_type=_OBJECT_TYPES.get(phrase.predicate),
+                    importance=phrase.importance,
+                    confidence=0.85,
+                )
+            break
 
 
 def _fact(
