@@ -157,7 +157,7 @@ def test_a_database_locked_for_ten_seconds_costs_no_call_more_than_its_bound(
         memori.attribution(entity_id="alice")
         database.lock()
         end = time.monotonic() + 10
-        took = []
+        took: list[float] = []
         while time.monotonic() < end:
             took.append(seconds(partial(call, client, f"Call {len(took)}.")))
             time.sleep(0.2)

@@ -139,9 +139,10 @@ class Recorder:
             gone = [entry for entry in self._pending if entry.exchange.attribution.entity_id == entity_id]
             self._pending = [entry for entry in self._pending if entry not in gone]
             self._changed.notify_all()
-        for exchange in () if self._spool is None else self._spool.load():
-            if exchange.attribution.entity_id == entity_id:
-                self._spool.discard(exchange)
+        if self._spool is not None:
+            for exchange in self._spool.load():
+                if exchange.attribution.entity_id == entity_id:
+                    self._spool.discard(exchange)
 
     def close(self, timeout_s: float) -> bool:
         """Store what is pending within *timeout_s*, then stop; return whether everything was stored (or spooled)."""
