@@ -36,7 +36,7 @@ _NUMBERS = {
     )
 } | {"a": 1, "an": 1, "a couple of": 2}
 
-_DAY = "|".join(_DAYS)
+_DAY = "|".join(_DAYS) + "|mon|tues?|weds?|thur?s?|fri"
 _MONTH = "|".join(_MONTHS) + "|" + "|".join(name[:3] for name in _MONTHS if name != "may") + "|sept"
 _COUNT = r"\d{1,3}|a couple of|an?|" + "|".join(_NUMBERS.keys() - {"a", "an", "a couple of"})
 _UNIT = "day|week|month|year"
@@ -128,7 +128,7 @@ def _resolved(found: re.Match[str], at: datetime, *, ahead: bool) -> tuple[datet
     if "span" in part:
         return _back(today, part["span_count"], part["span_unit"])
     if "weekday" in part:
-        return _weekday(today, part["which_day"], _DAYS.index(part["day"]), ahead=ahead), "day"
+        return _weekday(today, part["which_day"], _weekday_number(part["day"]), ahead=ahead), "day"
     if "period" in part:
         return _period(today, part["which_period"], part["period_name"])
     if "year" in part:
@@ -194,6 +194,10 @@ def _dated(today: datetime, month: int, day: int, year: str | None, *, ahead: bo
         if (start >= today) if ahead else (start <= today):
             return start
     raise ValueError(f"no {day=} in {month=}")
+
+
+def _weekday_number(name: str) -> int:
+    return next(number for number, day in enumerate(_DAYS) if day.startswith(name[:3]))
 
 
 def _month(name: str) -> int:

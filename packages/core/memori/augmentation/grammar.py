@@ -361,6 +361,6 @@ RULES: tuple[Rule, ...] = (
     # What happened.
     Rule(r"(?:I|we) got (?P<o>married|engaged|divorced)\b", "event", "got", "{S} got {o}.", 0.75, "noun",
          "We got married last year.", "The user got married in 2022.", dated=True),
-    Rule(r"I have been (?P<o>(?!thinking|feeling|trying|wanting|meaning|wondering|hearing|doing|having|getting|looking|going|keeping|being|talking|waiting|hoping|dying|working (?:hard|on (?:this|it))|telling|saying|seeing|struggling|dealing|finding)[a-z]{3,20}ing\b.+)", "fact", "does", "{S} has been {o}.", 0.4, "phrase", "I've been playing chess for 3 years.", "The user has been playing chess since 2020."),
+    Rule(r"I have been (?P<o>(?!thinking|feeling|trying|wanting|meaning|wondering|hearing|doing|having|getting|looking|going|keeping|being|talking|waiting|hoping|dying|working (?:hard|on (?:this|it))|telling|saying|seeing|struggling|dealing|finding)(?!.*\b(?:it|this|that|them|ever since)\b)[a-z]{3,20}ing\b.+)", "fact", "does", "{S} has been {o}.", 0.4, "phrase", "I've been playing chess for 3 years.", "The user has been playing chess since 2020."),
     Rule(r"(?:I|we) have been to (?P<o>.+)", "event", "visited", "{S} has been to {o}.", 0.45, "list", "I've been to Peru.", "The user has been to Peru.", dated=True),
 )  # fmt: skip

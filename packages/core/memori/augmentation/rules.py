@@ -168,7 +168,7 @@ _EMPTY = re.compile(
     r"nothing|someone|anyone|everyone|me|us|here|there|more|most|much|such|so|too|not|no|none|both|all of|every (?:bit|minute|second|moment)|"
     r"to (?:hear|see|know|say|tell|chat|talk|ask|be able|think)|hearing|seeing (?:you|your|how|that|it)|the (?:way|idea|fact|thought|look|"
     r"sound|vibe|vibes|colou?rs?|photo|picture|pic|design|detail|details|energy|concept|feeling|same|one|ones)|a lot|lots?|his|her|their|if|"
-    r"being able|its?|like|please|then|now|about|just|myself|mine|of|and|or|but|to you)(?![\w-])",
+    r"being able|its?|to$|like|please|then|now|about|just|myself|mine|of|and|or|but|to you)(?![\w-])",
     re.IGNORECASE,
 )
 _OTHER_PERSON = re.compile(r"\b(?:you|your|yours|yourself)\b", re.IGNORECASE)
