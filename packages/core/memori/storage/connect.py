@@ -80,7 +80,8 @@ def connect(conn: object, *, busy_timeout_s: float = 5.0) -> Database:
         UnsupportedConnectionError: *conn* leads to no database; says what does.
         MissingExtraError: The driver that *conn* names is not installed.
     """
-    if callable(conn) and not isinstance(conn, type | sessionmaker | scoped_session):
+    # A sqlite3 connection is callable too.
+    if callable(conn) and not isinstance(conn, type | sessionmaker | scoped_session) and not _is_known(conn):
         _refuse_asynchronous(conn)
         if inspect.iscoroutinefunction(conn) or inspect.isasyncgenfunction(conn):
             raise Unsupported(f"got the asynchronous function {conn!r}: pass one that returns a synchronous connection")
@@ -261,15 +262,15 @@ def _from_factory(factory: Callable[[], Any], busy_timeout_s: float) -> Access:
     if second is value:
         return _from_connection(value, busy_timeout_s)
     second.close()
-    pool: dict[str, Any] = {"pool_pre_ping": True, "pool_timeout": busy_timeout_s}
-    if dialect == "sqlite":
-        bound = not _works_from_any_thread(value)
-        if bound and type(value) is sqlite3.Connection:
-            # Connections that each work in one thread only could not be kept: the file is opened as for a live one.
-            access = _from_connection(value, busy_timeout_s)
-            value.close()
-            return access
-        pool = {"poolclass": NullPool} if bound else {"poolclass": QueuePool, "pool_timeout": busy_timeout_s}
+    # sqlite3 binds connections to their threads unless told otherwise; such ones cannot be kept for the next use.
+    brief = dialect == "sqlite" and not _works_from_any_thread(value)
+    pool: dict[str, Any] = {
+        "poolclass": QueuePool,
+        "pool_pre_ping": dialect != "sqlite",
+        "pool_timeout": busy_timeout_s,
+    }
+    if brief:
+        pool = {"poolclass": NullPool}
     value.close()
 
     def opened() -> Any:
@@ -280,7 +281,7 @@ def _from_factory(factory: Callable[[], Any], busy_timeout_s: float) -> Access:
         return _Borrowed(connection, connection.close)
 
     engine = create_engine(f"{dialect}://", creator=opened, **pool, **options)
-    return Access(engine=engine, made_for_us=True, close=engine.dispose)
+    return Access(engine=engine, made_for_us=True, brief=brief, close=engine.dispose)
 
 
 def _take(factory: Callable[[], Any]) -> tuple[Any, Callable[[], object] | None]:

@@ -40,6 +40,7 @@ class Access:
     Attributes:
         single: Whether there is one connection for all threads, which must take turns on it.
         made_for_us: Whether its connections are memori's own, set up once; the user's are put back after each use.
+        brief: Whether there is a connection for each transaction, closed after it.
         file: The SQLite file, if it is known before the first connection.
         close: Gives back what was opened; None when there is nothing to give back.
     """
@@ -47,6 +48,7 @@ class Access:
     engine: Engine
     single: bool = False
     made_for_us: bool = False
+    brief: bool = False
     file: Path | None = None
     close: Callable[[], object] | None = None
 
@@ -72,6 +74,7 @@ class Database:
         self._timeout_s = busy_timeout_s
         self._access: Access | None = None
         self._file: Path | None = None
+        self._keeper: tuple[sqlite3.Connection, tuple[int, int] | None] | None = None
         self._renew_locks()
 
     def _renew_locks(self) -> None:
@@ -83,6 +86,7 @@ class Database:
     def reset(self) -> None:
         """Leave to the parent process what it opened: called in the child after a fork."""
         self._renew_locks()
+        self._keeper = None
         if self._access is not None and not self._access.single:
             self._access.engine.dispose(close=False)
 
@@ -112,6 +116,7 @@ class Database:
         """Close what memori opened itself."""
         with self._resolving:
             access, self._access = self._access, None
+            self._keep_open(None)
         if access is not None and access.close is not None:
             access.close()
 
@@ -174,6 +179,8 @@ class Database:
                     path = file_of(connection.connection.driver_connection)
                     info["memori_file"] = (path, _identity(path))
                     self._file = path or self._file
+                    if access.brief and not building:
+                        self._keep_open(path)
                     return connection
                 path, identity = info["memori_file"]
                 if path is None or _identity(path) == identity:
@@ -183,6 +190,24 @@ class Database:
                 connection.close()
                 raise
             connection.close()
+
+    def _keep_open(self, path: Path | None) -> None:
+        """Hold an idle connection to the file that is there now; close that to another.
+
+        Whoever closes the last connection to a file in write-ahead mode brings the whole log into the file first: that
+        must not be the end of every transaction.
+        """
+        keeper, identity = self._keeper, _identity(path)
+        if keeper is not None and keeper[1] == identity:
+            return
+        if keeper is not None:
+            keeper[0].close()
+        self._keeper = None
+        if path is not None and identity is not None:
+            with contextlib.suppress(sqlite3.Error):  # It only saves time.
+                connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=0, check_same_thread=False)
+                connection.execute("PRAGMA schema_version").fetchone()
+                self._keeper = connection, identity
 
 
 def _transaction(connection: Connection, work: Callable[[Connection], T], *, write: bool, sqlite: bool) -> T:

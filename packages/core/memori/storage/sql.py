@@ -277,7 +277,7 @@ class SQLStorage:
 
     def jobs(self, *, now: datetime) -> JobCounts:
         def work(connection: Connection) -> JobCounts:
-            counts: dict[str, int] = dict(connection.execute(_COUNTS).tuples().all())
+            counts: dict[str, int] = {row[0]: row[1] for row in connection.execute(_COUNTS)}
             abandoned = connection.execute(_ABANDONED, {"now": now}).scalar_one()
             return JobCounts(
                 pending=counts.get("waiting", 0) + abandoned,
