@@ -16,7 +16,7 @@ def run(example: Path, folder: Path) -> str:
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "MEMORI_", "PYTEST_"))
     }
-    finished = subprocess.run(  # noqa: S603 -- our own example, run by this Python
+    finished = subprocess.run(
         [sys.executable, "-W", "error", str(example)],
         cwd=folder,
         env={**environment, "TMPDIR": str(folder)},

@@ -16,7 +16,7 @@ HEAVY = {"alembic", "chromadb", "numpy", "openai", "pytest", "sqlalchemy", "sqlm
 def loaded_by(statement: str) -> set[str]:
     """Return the top-level packages that a fresh Python has loaded after *statement*."""
     script = f"{statement}\nimport sys\nprint(' '.join({{name.partition('.')[0] for name in sys.modules}}))"
-    finished = subprocess.run(  # noqa: S603 -- our own statement, run by this Python
+    finished = subprocess.run(
         [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=False
     )
     assert finished.returncode == 0, finished.stderr
