@@ -1,0 +1,37 @@
+"""What readers of every provider have in common: how something said, called or attached becomes a message's text."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from memori.injection import strip
+from memori.types import Message, MessageKind, Role
+
+__all__ = ["called", "data_reference", "reference", "said"]
+
+
+def said(role: Role, text: str, *, kind: MessageKind = "text", author: str | None = None) -> Iterator[Message]:
+    """Yield the message, unless nothing is left of it without memori's own block."""
+    own = strip(text)
+    if own.strip():
+        yield Message(role=role, content=own, kind=kind, author=author or None)
+
+
+def called(name: str, arguments: str | Mapping[str, Any]) -> Iterator[Message]:
+    """Yield the message that calls a tool; *arguments* are JSON, or what is to become it."""
+    if name:
+        text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False, default=str)
+        yield from said("assistant", f"{name}({text})", kind="tool_call")
+
+
+def reference(kind: str, target: str) -> str:
+    """Return what stands for a file that is elsewhere; empty without a *target*."""
+    return f"[{kind}: {target}]" if target else ""
+
+
+def data_reference(kind: str, mime_type: str, data: bytes) -> str:
+    """Return what stands for a file that came along: its type and digest, never the bytes."""
+    return f"[{kind}: {mime_type or kind}, sha256 {hashlib.sha256(data).hexdigest()[:16]}]"
