@@ -341,6 +341,13 @@ class TestDecide:
         assert (new.status, new.superseded_by) == ("superseded", rows.facts[1].content_hash)
         assert rows.active() == ["Rome"]
 
+    def test_the_users_news_ends_what_the_application_noted(self) -> None:
+        """Fails when a profile that was imported once keeps a user who moved in the old place for good."""
+        rows = Rows()
+        rows.hear(said("lives_in", "Rome", 0, trust="application"))
+        rows.hear(said("lives_in", "Berlin", 10))
+        assert rows.active() == ["Berlin"]
+
     def test_the_user_overrules_a_tool_even_when_heard_later(self) -> None:
         """Fails when trust counts only in one order of arrival."""
         rows = Rows()
@@ -450,7 +457,7 @@ class TestAnyOrder:
     @settings(max_examples=300, deadline=None)
     def test_no_word_ends_a_more_trusted_one(self, history: list[tuple[str, int, Trust]]) -> None:
         """Fails when any sequence of statements lets a lower trust retire a higher one."""
-        rank = {"application": 3, "user": 2, "assistant": 1, "tool": 0}
+        rank = {"application": 2, "user": 2, "assistant": 1, "tool": 0}
         rows = Rows()
         for number, (city, at, trust) in enumerate(history, start=1):
             rows.hear(said("lives_in", city, at, source=number, trust=trust))

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     Vector: TypeAlias = npt.NDArray[np.float32]
     Flags: TypeAlias = npt.NDArray[np.bool_]
-    Numbers: TypeAlias = npt.NDArray[np.float64]
+    Numbers: TypeAlias = npt.NDArray[np.float32]
+    Seconds: TypeAlias = npt.NDArray[np.float64]
     Rows: TypeAlias = npt.NDArray[np.int64]
 
 __all__ = [
@@ -58,7 +59,8 @@ MessageKind: TypeAlias = Literal["text", "tool_call", "tool_result"]
 FactKind: TypeAlias = Literal["fact", "preference", "rule", "event", "attribute", "person", "relationship", "skill"]
 RecollectionKind: TypeAlias = FactKind | Literal["message"]
 Status: TypeAlias = Literal["active", "superseded", "quarantined"]
-# On whose word a fact stands, most trusted first: the application itself (`remember`), the user, the model, a tool.
+# On whose word a fact stands: the application itself (`remember`) and the user, whose word counts alike; the model; a
+# tool. A lower word never ends what a higher one said.
 Trust: TypeAlias = Literal["application", "user", "assistant", "tool"]
 
 
@@ -517,7 +519,7 @@ class Candidates:
     sessions: Rows
     named: Flags
     links: Rows
-    at: Numbers
+    at: Seconds
     importance: Numbers
 
 

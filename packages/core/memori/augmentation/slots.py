@@ -105,7 +105,8 @@ _SAME = {
     "works_for": "works_at",
 }
 _NEGATION = re.compile(r"^(?:no_longer|not|does_not|doesn't|do_not|is_not|never|stopped|used_to)_(?=.)")
-_RANK: dict[Trust, int] = {"application": 3, "user": 2, "assistant": 1, "tool": 0}
+# A user who tells news of themselves ends what the application once noted, and the other way round: the later wins.
+_RANK: dict[Trust, int] = {"application": 2, "user": 2, "assistant": 1, "tool": 0}
 # After NFKC, which makes full-width marks narrow ones.
 _ENDING = " \t\n.!?…,;:。、؟।\"'“”«»\u2018\u2019"
 
