@@ -456,6 +456,22 @@ class TestAsync:
 
         run(program())
 
+    def test_cancelled_the_moment_the_answer_is_there_is_recorded(self, hooks: Hooks) -> None:
+        """Fails when a reply is lost whose task was cancelled before the thread that records it could begin."""
+
+        async def asends(request: Request) -> str:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            return "answer"
+
+        async def program() -> None:
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.create_task(acall([hooks], Reader(), ("hello",), asends, shape))
+
+        run(program())
+        assert hooks.finished == [("answer", False, False)]
+
     def test_streams_cancelled_at_their_end_are_whole(self, hooks: Hooks) -> None:
         """Fails when a task that is cancelled while its reply is being stored loses it."""
 
