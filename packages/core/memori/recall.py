@@ -101,7 +101,6 @@ class Recaller:
         ranked = self._ranker.rank(text, candidates, now=now, limit=_MARGIN * limit + 8)
         chosen: list[Recollection] = []
         echoes = _Echoes()
-        asked = set(words(text))
         for item in ranked:
             if len(chosen) == limit or (min_score is not None and item.score < min_score):
                 break
@@ -109,7 +108,7 @@ class Recaller:
             if echoes.has(document):
                 continue
             echoes.add(document)
-            explanation = _explanation(item, asked, document) if explain else None
+            explanation = _explanation(item, text, document) if explain else None
             similarity = float(candidates.meaning[item.row])
             chosen.append(_recollection(document, index, item.score, similarity, explanation))
         return chosen
@@ -284,7 +283,8 @@ def _trust(message: StoredMessage) -> Trust:
     return "tool" if message.role == "tool" else "user"
 
 
-def _explanation(item: Ranked, asked: Collection[str], document: Document) -> Explanation:
+def _explanation(item: Ranked, query: str, document: Document) -> Explanation:
+    asked = set(words(query))
     shared = dict.fromkeys(term for term in words(document.content) if term in asked)
     return Explanation(scores=dict(item.scores), terms=tuple(shared))
 

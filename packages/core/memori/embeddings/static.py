@@ -23,11 +23,14 @@ __all__ = ["CHARACTER_LIMIT", "StaticEmbedder"]
 CHARACTER_LIMIT = 16_384
 
 _CONFIGURATION = "l2_supercat"
-_DIMENSIONS = 256
+_STORED_DIMENSIONS = 256
+# The model was trained so that the first dimensions say most (Matryoshka). Half of them find as much on LoCoMo
+# (recall@10 .811 against .810), and halve what embeddings take in the database and what comparing them takes.
+_DIMENSIONS = 128
 
 
 class StaticEmbedder:
-    """The mean of a text's token vectors (wordllama, 256 dimensions), about 0.05 ms a sentence.
+    """The mean of a text's token vectors (wordllama, 128 dimensions), about 0.05 ms a sentence.
 
     Loaded at the first use. wordllama's files are read and its code is never imported: importing it configures the root
     logger and brings an HTTP client that downloads what it does not find. Only the first `CHARACTER_LIMIT` characters
@@ -44,7 +47,7 @@ class StaticEmbedder:
         return f"wordllama-{_CONFIGURATION}-{_DIMENSIONS}"
 
     def embed(self, texts: Sequence[str], *, purpose: Literal["query", "document"]) -> Vector:
-        """Return one unit vector a text, shape (len(texts), 256); a zero row for an empty or blank text.
+        """Return one unit vector a text, shape (len(texts), 128); a zero row for an empty or blank text.
 
         Args:
             purpose: Makes no difference here: the space is symmetric.
@@ -83,12 +86,12 @@ def _read() -> tuple[Tokenizer, Vector]:
         raise ConfigurationError("wordllama is not installed: pip install wordllama, or pass embedder=")
     folder = Path(found.origin).parent
     tokenizer_file = folder / "tokenizers" / f"{_CONFIGURATION}_tokenizer_config.json"
-    weights_file = folder / "weights" / f"{_CONFIGURATION}_{_DIMENSIONS}.safetensors"
+    weights_file = folder / "weights" / f"{_CONFIGURATION}_{_STORED_DIMENSIONS}.safetensors"
     for file in (tokenizer_file, weights_file):
         if not file.is_file():
             raise ConfigurationError(f"{file} is missing: reinstall wordllama, or pass embedder=")
     with safe_open(weights_file, framework="np") as tensors:
-        weights = tensors.get_tensor("embedding.weight").astype(np.float32)
+        weights = tensors.get_tensor("embedding.weight")[:, :_DIMENSIONS].astype(np.float32)
     return Tokenizer.from_file(str(tokenizer_file)), weights
 
 

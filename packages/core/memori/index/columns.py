@@ -9,9 +9,12 @@ import numpy as np
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["Column"]
+    from memori.types import Vector
+
+__all__ = ["Column", "products"]
 
 _LEAST_CAPACITY = 64
+_UNSHARED = 9000  # Elements; OpenBLAS shares a matrix-vector product out from 9,216 on.
 
 
 class Column:
@@ -45,3 +48,18 @@ class Column:
             self._buffer = buffer
         self._buffer[self._size : size] = added
         self._size = size
+
+
+def products(rows: Vector, vector: Vector) -> Vector:
+    """Return the dot product of each of *rows* with *vector*, on the calling thread alone.
+
+    OpenBLAS hands larger products to a pool of threads. On a busy machine, waiting for them took 12 ms for 10,000 rows
+    of 256, against 0.3 ms of work; so the rows go in blocks that it does not find worth sharing.
+    """
+    count, width = rows.shape
+    block = max(_UNSHARED // width, 1)
+    whole = count - count % block
+    result = np.empty(count, dtype=np.float32)
+    np.matmul(rows[:whole].reshape(-1, block, width), vector, out=result[:whole].reshape(-1, block))
+    np.matmul(rows[whole:], vector, out=result[whole:])
+    return result

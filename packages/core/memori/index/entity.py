@@ -7,23 +7,26 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import numpy as np
 
-from memori.index.columns import Column
+from memori.index.columns import Column, products
 from memori.index.inverted import InvertedIndex, hashed
 from memori.index.text import STOP_WORDS, gram_hashes, words
 from memori.types import Candidates, Changes, Fact, RecollectionKind, StoredMessage, Version
 
 if TYPE_CHECKING:
-    from memori.types import Flags, Numbers, Rows, Vector
+    import numpy.typing as npt
+
+    from memori.types import Flags, Numbers, Rows, Seconds, Vector
 
 __all__ = ["Document", "EntityIndex", "began"]
 
 Document: TypeAlias = Fact | StoredMessage
+ScalarT = TypeVar("ScalarT", bound=np.generic)
 
 _KINDS: tuple[RecollectionKind, ...] = (
     "fact",
@@ -80,9 +83,9 @@ class EntityIndex:
         self._replaced = Column(np.bool_)
         self._at = Column(np.float64)
         self._until = Column(np.float64)
-        self._importance = Column(np.float64)
-        self._question = Column(np.float64)
-        self._substance = Column(np.float64)
+        self._importance = Column(np.float32)
+        self._question = Column(np.float32)
+        self._substance = Column(np.float32)
         self._successor = Column(np.int64)
         self._session = Column(np.int64)
         self._author = Column(np.int64)
@@ -92,6 +95,7 @@ class EntityIndex:
         self._link_messages = Column(np.int64)
         self._linked: set[tuple[int, int]] = set()
         self._successor_ids: dict[int, int] = {}
+        self._lasting: _Lasting | None = None
 
     @property
     def version(self) -> Version | None:
@@ -123,6 +127,7 @@ class EntityIndex:
             for fact in changes.facts:
                 self._relate(fact)
             self._resolve_successors()
+            self._lasting = None
             self._version = changes.version
 
     def candidates(
@@ -133,7 +138,7 @@ class EntityIndex:
         now: datetime,
         as_of: datetime | None = None,
         kinds: Collection[RecollectionKind] | None = None,
-    ) -> tuple[Candidates, list[Document]]:
+    ) -> tuple[Candidates, Sequence[Document]]:
         """Return all there is with its evidence for *query*, and beside it the fact or message of each row.
 
         Args:
@@ -142,36 +147,37 @@ class EntityIndex:
             kinds: What may be in the answer; None: all. The others still are evidence for their neighbours.
         """
         terms = words(query, stemmed=False)
-        word_hashes = np.unique(hashed([words(query)])[0])
-        gram_hashes_ = np.unique(gram_hashes([terms])[0])
+        asked_words = np.unique(hashed([words(query)])[0])
+        asked_grams = np.unique(gram_hashes([terms])[0])
         with self._lock:
-            usable, past = self._standing(now, as_of)
-            kind = self._kind.values
-            messages = kind == _MESSAGE
-            recallable = usable.copy()
+            lasting = self._lasting or self._snapshot()
+            self._lasting = lasting
+            usable, past = self._standing(lasting, now, as_of)
+            recallable = usable
             if kinds is not None:
-                recallable &= np.isin(kind, [_KIND_NUMBERS[name] for name in kinds if name in _KIND_NUMBERS])
+                numbers = [_KIND_NUMBERS[name] for name in kinds if name in _KIND_NUMBERS]
+                recallable = usable & np.isin(self._kind.values, numbers)
             return (
                 Candidates(
-                    texts=self._texts.copy(),
+                    texts=lasting.texts,
                     recallable=recallable,
-                    messages=messages,
-                    questions=self._question.values.copy(),
-                    substance=self._substance.values.copy(),
+                    messages=lasting.messages,
+                    questions=lasting.questions,
+                    substance=lasting.substance,
                     past=past,
-                    successors=self._successors(),
-                    meaning=np.where(usable, self._meaning(vector), 0.0),
-                    words=np.where(usable, self._words.coverage(word_hashes), 0.0),
-                    characters=np.where(usable, self._grams.coverage(gram_hashes_), 0.0),
-                    before=self._before.values.copy(),
-                    after=self._after.values.copy(),
-                    sessions=self._session.values.copy(),
-                    named=self._named(terms) & messages,
-                    links=np.stack((self._link_facts.values, self._link_messages.values)),
-                    at=self._at.values.copy(),
-                    importance=self._importance.values.copy(),
+                    successors=lasting.successors,
+                    meaning=self._meaning(vector) * usable,
+                    words=self._words.coverage(asked_words) * usable,
+                    characters=self._grams.coverage(asked_grams) * usable,
+                    before=lasting.before,
+                    after=lasting.after,
+                    sessions=lasting.sessions,
+                    named=self._named(terms) & lasting.messages,
+                    links=lasting.links,
+                    at=lasting.at,
+                    importance=lasting.importance,
                 ),
-                self._documents.copy(),
+                lasting.documents,
             )
 
     def sources(self, fact: Fact) -> tuple[StoredMessage, ...]:
@@ -278,7 +284,7 @@ class EntityIndex:
             self._vectors = Column(np.float32, width=width)
             self._vectors.extend(np.zeros((len(self._documents), width), dtype=np.float32))
         width = self._vectors.values.shape[1]
-        fitting = [(row, vector) for row, vector in found if vector.shape == (width,)]
+        fitting = [(row, vector) for row, vector in found if vector.shape == (width,) and np.isfinite(vector).all()]
         if fitting:
             self._vectors.values[[row for row, _ in fitting]] = np.stack([vector for _, vector in fitting])
 
@@ -305,9 +311,25 @@ class EntityIndex:
 
     # Asking
 
-    def _standing(self, now: datetime, as_of: datetime | None) -> tuple[Flags, Flags]:
+    def _snapshot(self) -> _Lasting:
+        return _Lasting(
+            documents=tuple(self._documents),
+            texts=tuple(self._texts),
+            messages=_frozen(self._kind.values == _MESSAGE),
+            questions=_frozen(self._question.values),
+            substance=_frozen(self._substance.values),
+            successors=_frozen(self._successors()),
+            before=_frozen(self._before.values),
+            after=_frozen(self._after.values),
+            sessions=_frozen(self._session.values),
+            links=_frozen(np.stack((self._link_facts.values, self._link_messages.values))),
+            at=_frozen(self._at.values),
+            importance=_frozen(self._importance.values),
+        )
+
+    def _standing(self, lasting: _Lasting, now: datetime, as_of: datetime | None) -> tuple[Flags, Flags]:
         """Return which rows may be used, and which of them no longer hold."""
-        messages = self._kind.values == _MESSAGE
+        messages = lasting.messages
         status = self._status.values
         quarantined = status == _STATUS_NUMBERS["quarantined"]
         if as_of is None:
@@ -340,9 +362,9 @@ class EntityIndex:
 
     def _meaning(self, vector: Vector | None) -> Numbers:
         if vector is None or self._vectors is None or vector.shape != (self._vectors.values.shape[1],):
-            return np.zeros(len(self._documents))
-        cosines: Numbers = np.nan_to_num(self._vectors.values @ vector).astype(np.float64)
-        return np.clip(cosines, -1.0, 1.0)
+            return np.zeros(len(self._documents), dtype=np.float32)
+        cosines = products(self._vectors.values, vector)
+        return np.clip(cosines, -1.0, 1.0, out=cosines)
 
     def _named(self, terms: Collection[str]) -> Flags:
         """Return which messages are by an author whom *terms* name; none where that would be all."""
@@ -355,6 +377,30 @@ class EntityIndex:
         if not authors or len(authors) == len(self._authors):
             return np.zeros(len(self._documents), dtype=bool)
         return np.isin(self._author.values, authors)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Lasting:
+    """What is the same for every query until something changes."""
+
+    documents: tuple[Document, ...]
+    texts: tuple[str, ...]
+    messages: Flags
+    questions: Numbers
+    substance: Numbers
+    successors: Rows
+    before: Rows
+    after: Rows
+    sessions: Rows
+    links: Rows
+    at: Seconds
+    importance: Numbers
+
+
+def _frozen(values: npt.NDArray[ScalarT]) -> npt.NDArray[ScalarT]:
+    copy = values.copy()
+    copy.flags.writeable = False
+    return copy
 
 
 def _bare(document: Document) -> Document:

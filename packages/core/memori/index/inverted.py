@@ -82,22 +82,26 @@ class InvertedIndex:
         more than *long_query* terms a text needs to cover the less, the longer it is (by the root of its length).
         """
         count = len(self._lengths)
-        result = np.zeros(count)
         if not count or not len(hashes):
-            return result
+            return np.zeros(count, dtype=np.float32)
         parts = [segment.postings(hashes) for segment in (self._settled, self._recent)]
         sizes = parts[0][2] + parts[1][2]
-        idf = np.log1p((count - sizes + 0.5) / (sizes + 0.5))
-        lengths = self._lengths.values
+        idf = _idf(sizes, count)
         average = max(self._total / count, 1.0)
+        damping = self._k1 * (1.0 - self._b) + self._k1 * self._b / average * self._lengths.values
+        sums = np.zeros(count)
         for rows, counts, spans in parts:
             if len(rows):
-                damping = self._k1 * (1 - self._b + self._b / average * lengths[rows])
-                weights = np.repeat(idf, spans) * (counts * (self._k1 + 1) / (counts + damping))
-                result += np.bincount(rows, weights=weights, minlength=count)
-        whole = np.log1p((count - np.maximum(sizes, 1) + 0.5) / (np.maximum(sizes, 1) + 0.5)).sum()
-        result /= whole * min(1.0, self._long_query / len(hashes)) ** 0.5
-        return result
+                saturation = counts / (counts + damping[rows])
+                sums += np.bincount(rows, weights=np.repeat(idf, spans) * saturation, minlength=count)
+        whole = float(_idf(np.maximum(sizes, 1), count).sum()) * min(1.0, self._long_query / len(hashes)) ** 0.5
+        covered: Numbers = (sums * ((self._k1 + 1.0) / whole)).astype(np.float32)
+        return covered
+
+
+def _idf(sizes: npt.NDArray[np.int64], count: int) -> Numbers:
+    idf: Numbers = np.log1p((count - sizes + 0.5) / (sizes + 0.5)).astype(np.float32)
+    return idf
 
 
 class _Segment:

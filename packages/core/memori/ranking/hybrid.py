@@ -46,7 +46,7 @@ class HybridRanker:
         from_messages = scores.best_linked(said, facts, sources, count=count)
         # A fact that says less on the query than its message, or than another fact of it, comes after that.
         best = scores.best_linked(np.maximum(own, from_facts), facts, sources, count=count)
-        share = np.divide(own, best, out=np.ones(count), where=best > own)
+        share = np.divide(own, best, out=np.ones(count, dtype=np.float32), where=best > own)
         from_messages *= LEAST_SHARE + (1.0 - LEAST_SHARE) * share
         sourced = np.zeros(count, dtype=bool)
         sourced[facts] = True
@@ -59,11 +59,11 @@ class HybridRanker:
         total = (total * context + np.where(candidates.messages, 0.0, OWN_SHARE * own)) * fresh * important
         total = np.where(candidates.past, PAST_FACTOR * total, total)
         total = scores.below_successors(total, candidates.successors, ratio=SUCCESSOR_RATIO)
-        score = scores.probability(total)
+        rows = scores.recallable_order(total, candidates.recallable, candidates.at, limit=limit)
         return [
             Ranked(
                 row,
-                float(score[row]),
+                score,
                 {
                     "meaning": float(candidates.meaning[row]),
                     "words": float(candidates.words[row]),
@@ -76,5 +76,5 @@ class HybridRanker:
                     "importance": float(important[row]),
                 },
             )
-            for row in scores.recallable_order(total, candidates.recallable, candidates.at, limit=limit).tolist()
+            for row, score in zip(rows.tolist(), scores.probability(total[rows]).tolist(), strict=True)
         ]
