@@ -20,6 +20,8 @@ from memori.types import Message
 
 __all__ = ["Known", "digest", "normal", "unknown"]
 
+_CONTEXT = 32  # Messages looked back over; bounds the work where every answer is the same.
+
 
 @dataclass(frozen=True, slots=True)
 class Known:
@@ -70,6 +72,7 @@ def unknown(sent: Sequence[Message], stored: Sequence[Known], *, digests: Sequen
             new.append(index)
             continue
         del partials[position]
+        at[position] = digests[index]
         if index == tail - 1:
             ends.append(position)
     if ends:
@@ -93,12 +96,20 @@ def _cut_off(message: Message, before: str | None, at: dict[int, str], partials:
     return None
 
 
-def _tail(digests: Sequence[str], tail: int, at: dict[int, str], ends: list[int]) -> list[int]:
-    # Where the same was answered several times, a list that is the session's beginning, message by message, tells
-    # which answer is meant; any other list (a trimmed window) means the latest.
-    whole = tail - 1 in ends and all(at.get(index) == digests[index] for index in range(tail))
-    end = tail - 1 if whole else ends[-1]
+def _tail(digests: Sequence[str], tail: int, at: dict[int, str], ends: Sequence[int]) -> list[int]:
+    end = max(ends, key=lambda end: (_shared(digests, tail, at, end), end))
     for index in range(tail, len(digests)):
         if at.get(end + 1 + index - tail) != digests[index]:
             return list(range(index, len(digests)))
     return []
+
+
+def _shared(digests: Sequence[str], tail: int, at: dict[int, str], end: int) -> int:
+    """Return how many messages before the tail are those before and at *end*: that tells equal answers apart.
+
+    Where it does not, the latest is meant: better a message twice than one lost.
+    """
+    for count in range(min(tail, _CONTEXT)):
+        if at.get(end - count) != digests[tail - 1 - count]:
+            return count
+    return min(tail, _CONTEXT)
