@@ -100,10 +100,9 @@ class Recorder:
             return self._overflow(exchange)
         if wait and not down and entry.tried.wait(self._settings.capture_timeout_s) and entry.error is None:
             return None
-        if wait or down:
-            self._save(entry)
         if not wait:
-            return None
+            return None  # The writer spools it if it must: here may be an event loop, or the garbage collector.
+        self._save(entry)
         return entry.error or DeadlineError("the exchange is not stored yet: the database is slow or down; it is kept")
 
     def flush(self, timeout_s: float | None) -> bool:
@@ -246,7 +245,15 @@ class Recorder:
         with self._changed:
             self._down = True
             self._delay_s = min(max(self._delay_s * 2, self._settings.retry_min_s), self._settings.retry_max_s)
-            # New exchanges notify the condition too: they must not cut the pause short, `retry_now` and `close` may.
             end = time.monotonic() + self._delay_s
-            while self._delay_s and not self._closing and (left := end - time.monotonic()) > 0:
-                self._changed.wait(left)
+        # New exchanges notify the condition too: they do not cut the pause short, as `retry_now` and `close` do.
+        spooling = self._spool is not None
+        while True:
+            with self._changed:
+                if not self._delay_s or self._closing or (left := end - time.monotonic()) <= 0:
+                    return
+                unsaved = [entry for entry in self._pending if spooling and not entry.spooled]
+                if not unsaved:
+                    self._changed.wait(left)
+            for entry in unsaved:
+                spooling = self._save(entry) and spooling
