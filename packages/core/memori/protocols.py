@@ -146,20 +146,27 @@ class Embedder(Protocol):
 
 
 class VectorIndex(Protocol):
-    """Nearest vectors of one entity. Safe to use from any thread."""
+    """Nearest vectors of one entity. Vectors are of unit length, or zero. Safe to use from any thread."""
 
     def upsert(self, entity_id: str, ids: Sequence[str], vectors: Vector) -> None:
-        """Add these vectors, in place of those with the same ids.
+        """Add these vectors, in place of those with the same ids; of an id given twice, the later one counts.
+
+        Args:
+            vectors: float32, shape (len(ids), dimensions).
 
         Raises:
-            DimensionError: They have another length than the entity's others.
+            DimensionError: They are not one an id, or of another length than the entity's others.
         """
 
     def delete(self, entity_id: str, ids: Sequence[str] | None = None) -> None:
-        """Remove these vectors, or all of the entity's; unknown ids are no error."""
+        """Remove these vectors, or all of the entity's; unknown ids and entities are no error."""
 
     def search(self, entity_id: str, vector: Vector, *, limit: int) -> list[tuple[str, float]]:
-        """Return at most *limit* (id, cosine in [-1, 1]) pairs, closest first, ties by id. Unknown entity: empty."""
+        """Return at most *limit* (id, cosine in [-1, 1]) pairs, closest first, ties by id. Unknown entity: empty.
+
+        Raises:
+            DimensionError: *vector* is of another length than the entity's.
+        """
 
 
 class Extractor(Protocol):

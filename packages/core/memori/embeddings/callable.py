@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
+from memori.embeddings.checked import encodable, unit_rows
 from memori.errors import ConfigurationError, DimensionError
 
 if TYPE_CHECKING:
     from memori.types import Vector
 
-__all__ = ["CallableEmbedder", "EmbedFunction", "unit_rows"]
+__all__ = ["CallableEmbedder", "EmbedFunction"]
 
 # Anything numpy reads as one row of numbers a text: lists, arrays, a tensor on the CPU.
 EmbedFunction: TypeAlias = Callable[[list[str]], Any]
@@ -49,7 +50,9 @@ class CallableEmbedder:
         worded = [row for row, text in enumerate(texts) if text.strip()]
         if not worded:
             return np.zeros((len(texts), self._dimensions or 0), dtype=np.float32)
-        rows = unit_rows(self._function([texts[row] for row in worded]), expected=len(worded), source=self._model)
+        rows = unit_rows(
+            self._function([encodable(texts[row]) for row in worded]), expected=len(worded), source=self._model
+        )
         if self._dimensions is None:
             self._dimensions = rows.shape[1]
         elif rows.shape[1] != self._dimensions:
@@ -57,27 +60,6 @@ class CallableEmbedder:
         vectors = np.zeros((len(texts), rows.shape[1]), dtype=np.float32)
         vectors[worded] = rows
         return vectors
-
-
-def unit_rows(values: Any, *, expected: int, source: str) -> Vector:
-    """Return *values* as *expected* float32 rows of length one; a zero row stays zero.
-
-    Raises:
-        ConfigurationError: They are no such rows: ragged, not finite, another number of them.
-    """
-    try:
-        rows = np.array(values, dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise ConfigurationError(
-            f"{source}: expected {expected} rows of numbers of the same length: {error}"
-        ) from error
-    if rows.ndim != 2 or len(rows) != expected or rows.shape[1] == 0:
-        raise ConfigurationError(f"{source}: expected shape ({expected}, dimensions), got {rows.shape}")
-    if not np.isfinite(rows).all():
-        raise ConfigurationError(f"{source}: the vectors contain NaN or infinity")
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    units: Vector = np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)
-    return units
 
 
 def _name(function: EmbedFunction) -> str:

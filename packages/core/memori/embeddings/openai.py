@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from memori.embeddings.callable import unit_rows
+from memori.embeddings.checked import encodable, unit_rows
 from memori.errors import DimensionError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class OpenAIEmbedder:
         return vectors
 
     def _request(self, texts: list[str]) -> Vector:
-        sent = [text[:_CHARACTER_LIMIT] for text in texts]
+        sent = [encodable(text[:_CHARACTER_LIMIT]) for text in texts]
         # "float" is named because the SDK otherwise asks for base64, which several compatible servers do not speak.
         if self._asked is None:
             response = self._client.embeddings.create(model=self._model, input=sent, encoding_format="float")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from memori.embeddings.checked import encodable
 from memori.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class StaticEmbedder:
             if not head:
                 continue
             # One by one: the tokenizer's batch call starts threads, which warn on stderr when the process forks.
-            tokens = tokenizer.encode(_encodable(head), add_special_tokens=False).ids
+            tokens = tokenizer.encode(encodable(head), add_special_tokens=False).ids
             total = weights[tokens].sum(axis=0, dtype=np.float32)
             length = float(np.sqrt(total @ total))
             if length > 0.0:
@@ -93,8 +94,3 @@ def _read() -> tuple[Tokenizer, Vector]:
     with safe_open(weights_file, framework="np") as tensors:
         weights = tensors.get_tensor("embedding.weight")[:, :_DIMENSIONS].astype(np.float32)
     return Tokenizer.from_file(str(tokenizer_file)), weights
-
-
-def _encodable(text: str) -> str:
-    # Half a surrogate pair (a cut emoji) cannot be passed to the tokenizer.
-    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")

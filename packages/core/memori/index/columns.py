@@ -49,6 +49,10 @@ class Column:
         self._buffer[self._size : size] = added
         self._size = size
 
+    def truncate(self, size: int) -> None:
+        """Forget all but the first *size*."""
+        self._size = min(self._size, size)
+
 
 def products(rows: Vector, vector: Vector) -> Vector:
     """Return the dot product of each of *rows* with *vector*, on the calling thread alone.
