@@ -15,7 +15,7 @@ __all__ = ["encodable", "unit_rows"]
 
 
 def encodable(text: str) -> str:
-    """Return *text* with a question mark for each half of a surrogate pair (a cut emoji), which UTF-8 has no bytes for."""
+    """Return *text* with a question mark for each lone half of a surrogate pair: UTF-8 has no bytes for a cut emoji."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 

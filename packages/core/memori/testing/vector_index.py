@@ -22,7 +22,7 @@ DIMENSIONS = 8
 def units(count: int, *, seed: int = 0, dimensions: int = DIMENSIONS) -> Vector:
     """Return *count* unit vectors, always the same for a *seed*."""
     vectors = np.random.default_rng(seed).normal(size=(count, dimensions))
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float32)
 
 
 def axis(number: int) -> Vector:
