@@ -127,7 +127,7 @@ def _from_string(conn: str, busy_timeout_s: float) -> Access:
         raise Unsupported(f"got a MongoDB URL: not supported yet. Taken are {TAKEN}")
     try:
         url = make_url(conn)
-    except sqlalchemy_errors.ArgumentError:
+    except (sqlalchemy_errors.ArgumentError, ValueError):
         # The text may hold a password.
         raise Unsupported("the database URL cannot be read: write dialect+driver://user:password@host/name") from None
     return _from_url(url, busy_timeout_s)
@@ -229,7 +229,9 @@ def _from_connection(
             raise Unsupported(f"the sqlite3 connection cannot be used here ({error}): {_ANY_THREAD}") from error
         if path is not None:
             # sqlite3 binds a connection to its thread; the file can be opened from every one.
-            return replace(_sqlite_file(str(path), busy_timeout_s), close=release)
+            if release is not None:
+                release()
+            return _sqlite_file(str(path), busy_timeout_s)
         if not _works_from_any_thread(connection):
             raise Unsupported(f"an in-memory database whose connection works in one thread only: {_ANY_THREAD}")
     engine = create_engine(

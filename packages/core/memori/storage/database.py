@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import random
 import sqlite3
@@ -21,6 +22,8 @@ from memori.errors import MemoriError, NotBuiltError, StorageError
 __all__ = ["Access", "Database", "execute", "file_of"]
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 # What a whole transaction is tried again for: serialisation failures, deadlocks, lock timeouts. By sqlstate, and by the
 # numbers of the MySQL family (1020: MariaDB's snapshot isolation; 6235: OceanBase).
@@ -118,7 +121,11 @@ class Database:
             access, self._access = self._access, None
             self._keep_open(None)
         if access is not None and access.close is not None:
-            access.close()
+            try:
+                access.close()
+            except Exception:
+                # It may be the user's own function; whoever closes has no use for its failure.
+                log.exception("could not give back the connection passed as conn=")
 
     def _reach(self) -> Access:
         access = self._access
