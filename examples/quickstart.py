@@ -30,6 +30,7 @@ def main() -> None:
 
         client = OpenAI(api_key=api_key, base_url=base_url)
         mem = stack.enter_context(Memori(conn=lambda: sqlite3.connect(database))).llm.register(client)
+        mem.config.recall_timeout_s = mem.config.capture_timeout_s = 5.0  # However busy the machine is.
         mem.config.storage.build()
         mem.attribution(entity_id="user_123", process_id="support_agent")
         client.chat.completions.create(

@@ -30,6 +30,9 @@ def provider(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Provid
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
         monkeypatch.setenv("OPENAI_API_KEY", "local")
+        # A busy machine must not change what the pages show.
+        monkeypatch.setenv("MEMORI_RECALL_TIMEOUT_S", "10")
+        monkeypatch.setenv("MEMORI_CAPTURE_TIMEOUT_S", "10")
         yield server
 
 
