@@ -37,12 +37,14 @@ def embedder_from(value: EmbedderLike) -> Embedder:
         from memori.embeddings.openai import DEFAULT_MODEL, OpenAIEmbedder
 
         return OpenAIEmbedder(model=model or DEFAULT_MODEL)
-    if not isinstance(value, type) and hasattr(value, "embed") and hasattr(value, "model"):
-        return value
-    if callable(value):
-        from memori.embeddings.callable import CallableEmbedder
+    # A class would be taken for a function of its arguments, and fail at the first text.
+    if not isinstance(value, type):
+        if hasattr(value, "embed") and hasattr(value, "model"):
+            return value
+        if callable(value):
+            from memori.embeddings.callable import CallableEmbedder
 
-        return CallableEmbedder(value)
+            return CallableEmbedder(value)
     raise ConfigurationError(
         f"embedder={value!r}: pass 'static', 'openai:<model>', a function from texts to vectors, or an Embedder"
     )
