@@ -204,7 +204,7 @@ class Reviser:
             for batch in batches(sorted({message_id for _, message_id in wanted}))
             for row in self._connection.execute(_OWN_MESSAGES, {"entity": self._entity, "messages": batch})
         }
-        linked = sources(self._connection, dict.fromkeys(fact_id for fact_id, _ in wanted))
+        linked = sources(self._connection, sorted({fact_id for fact_id, _ in wanted}))
         links = [
             {"fact_id": fact_id, "message_id": message_id}
             for fact_id, message_id in sorted(wanted)

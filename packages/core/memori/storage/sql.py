@@ -317,7 +317,7 @@ class SQLStorage:
             return Changes(
                 version=version,
                 whole=whole,
-                messages=tuple(messages(connection.execute(_CHANGED_MESSAGES, parameters))),
+                messages=tuple(messages(connection.execute(_CHANGED_MESSAGES, parameters).all())),
                 facts=tuple(facts(changed, sources(connection, [row.id for row in changed]))),
             )
 
@@ -354,7 +354,7 @@ class SQLStorage:
             query = query.where(session.c.uuid == session_id)
 
         def work(connection: Connection) -> list[StoredMessage]:
-            return messages(connection.execute(query.limit(limit), {"entity": entity_id}))[::-1]
+            return messages(connection.execute(query.limit(limit), {"entity": entity_id}).all())[::-1]
 
         return self._database.read(work)
 
