@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from memori.injection import strip
 from memori.types import Message, MessageKind, Role
 
-__all__ = ["called", "data_reference", "reference", "said"]
+__all__ = ["called", "data_reference", "get", "mapping", "reference", "said", "sequence", "text_of"]
 
 
 def said(role: Role, text: str, *, kind: MessageKind = "text", author: str | None = None) -> Iterator[Message]:
@@ -35,3 +35,24 @@ def reference(kind: str, target: str) -> str:
 def data_reference(kind: str, mime_type: str, data: bytes) -> str:
     """Return what stands for a file that came along: its type and digest, never the bytes."""
     return f"[{kind}: {mime_type or kind}, sha256 {hashlib.sha256(data).hexdigest()[:16]}]"
+
+
+def get(thing: Any, name: str) -> Any:
+    """Return a field of a dict or of one of an SDK's objects; None when there is none."""
+    return thing.get(name) if isinstance(thing, Mapping) else getattr(thing, name, None)
+
+
+def text_of(thing: Any, name: str) -> str:
+    """Return a field that is a text; empty when there is none, or it is none."""
+    value = get(thing, name)
+    return value if isinstance(value, str) else ""
+
+
+def sequence(value: Any) -> Sequence[Any]:
+    """Return *value* if it is a list or a tuple; otherwise an empty one."""
+    return value if isinstance(value, list | tuple) else ()
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """Return *value* if it is a mapping; otherwise an empty one."""
+    return value if isinstance(value, Mapping) else {}

@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from memori.testing.anthropic_protocol import AnthropicProtocol
 from memori.testing.google_protocol import GoogleProtocol
 from memori.testing.openai_protocol import OpenAIProtocol
 from memori.testing.wire import Call, ProviderRequest, Reply, Response, ToolCall, Turn, WireProtocol
@@ -31,7 +32,7 @@ __all__ = ["ProviderRequest", "ProviderServer", "Reply", "ToolCall", "answer_fro
 log = logging.getLogger(__name__)
 
 # The first that recognises a path has it.
-_PROTOCOLS: tuple[WireProtocol, ...] = (OpenAIProtocol(), GoogleProtocol())
+_PROTOCOLS: tuple[WireProtocol, ...] = (OpenAIProtocol(), GoogleProtocol(), AnthropicProtocol())
 
 
 class ProviderServer:
