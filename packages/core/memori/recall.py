@@ -159,7 +159,8 @@ class Recaller:
                 self._drop(entity_id)
                 return None
             slot = self._slot(entity_id)
-            if slot.index is None or not slot.index.covers(version):
+            # Not only a higher version is news: a database may have been put back to an older one.
+            if slot.index is None or slot.index.version != version:
                 self._refresh(entity_id, slot, version)
         except StorageError as error:
             with self._lock:
@@ -174,7 +175,7 @@ class Recaller:
     def _refresh(self, entity_id: str, slot: _Slot, version: Version) -> None:
         with slot.refreshing:
             index = slot.index
-            if index is not None and index.covers(version):
+            if index is not None and index.version == version:
                 return  # Another thread was faster.
             changes = self._storage.changes(entity_id, since=None if index is None else index.version)
             if changes is None:

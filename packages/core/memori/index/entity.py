@@ -102,11 +102,6 @@ class EntityIndex:
         """The version this is as of; None before the first `apply`."""
         return self._version
 
-    def covers(self, version: Version) -> bool:
-        """Return whether all that *version* has is here."""
-        held = self._version
-        return held is not None and held.generation == version.generation and held.number >= version.number
-
     @property
     def nbytes(self) -> int:
         """About how many bytes it takes."""

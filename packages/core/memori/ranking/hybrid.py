@@ -17,6 +17,7 @@ SESSION_GAIN = 4.0  # For the session in which the best match was said, at most.
 OWN_SHARE = 0.05  # Puts a fact just before the message that it was read from: it says the same in fewer words.
 PAST_FACTOR = 0.5
 LEAST_SHARE = 0.5
+FULL_SHARE = 0.5  # A fact is worded otherwise than its message, often with more words of no account.
 SUCCESSOR_RATIO = 0.9
 
 
@@ -44,10 +45,10 @@ class HybridRanker:
         from_facts = scores.best_linked(own, sources, facts, count=count)
         said = np.where(candidates.messages, said + from_facts, 0.0)
         from_messages = scores.best_linked(said, facts, sources, count=count)
-        # A fact that says less on the query than its message, or than another fact of it, comes after that.
+        # A fact that says much less on the query than its message, or than another fact of it, comes after that.
         best = scores.best_linked(np.maximum(own, from_facts), facts, sources, count=count)
         share = np.divide(own, best, out=np.ones(count, dtype=np.float32), where=best > own)
-        from_messages *= LEAST_SHARE + (1.0 - LEAST_SHARE) * share
+        from_messages *= LEAST_SHARE + (1.0 - LEAST_SHARE) * np.minimum(share / FULL_SHARE, 1.0)
         sourced = np.zeros(count, dtype=bool)
         sourced[facts] = True
         total = np.where(candidates.messages, said, np.where(sourced, from_messages, 2.0 * own))
