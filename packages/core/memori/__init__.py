@@ -13,6 +13,7 @@ from memori.errors import (
     StorageError,
 )
 from memori.memori import Memori
+from memori.protocols import Turn
 from memori.settings import Settings
 from memori.types import Fact, Health, Message, Recollection, StoredMessage
 
@@ -31,5 +32,6 @@ __all__ = [
     "Settings",
     "StorageError",
     "StoredMessage",
+    "Turn",
     "errors",
 ]

@@ -111,6 +111,11 @@ class Identity:
         """The current process; None when none is set."""
         return self._scope.process_id
 
+    @property
+    def session_id(self) -> str | None:
+        """The session that was named for the current scope; None when none was."""
+        return self._scope.session_id
+
     def set_session(self, session_id: str) -> None:
         """Name the session of the current scope, or of the default where no scope is open."""
         self._scope.session_id = checked("session_id", session_id)

@@ -10,7 +10,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,12 +36,13 @@ from memori.types import (
     RecollectionKind,
     Status,
     StoredMessage,
+    Trust,
 )
 
 if TYPE_CHECKING:
     from memori.augmentation.worker import Worker
     from memori.capture.recorder import Recorder
-    from memori.protocols import Embedder, Extractor, Ranker, Storage
+    from memori.protocols import Embedder, Extractor, Ranker, Storage, Turn
 
 __all__ = ["Augmentation", "Llm", "Memori"]
 
@@ -238,6 +239,7 @@ class Memori:
         predicate: str | None = None,
         object: str | None = None,
         importance: float = 0.5,
+        trust: Trust = "application",
         valid_from: datetime | None = None,
         valid_to: datetime | None = None,
         sources: Sequence[int] = (),
@@ -247,6 +249,7 @@ class Memori:
 
         Args:
             subject, predicate, object: The triple. A new object of a single-valued predicate takes the old one's place.
+            trust: On whose word. ``"assistant"`` for what a model decides to remember.
             sources: Ids of messages that it rests on.
 
         Raises:
@@ -263,7 +266,7 @@ class Memori:
             predicate=predicate,
             object=object,
             importance=importance,
-            trust="application",
+            trust=trust,
             valid_from=valid_from,
             valid_to=valid_to,
             sources=tuple(sources),
@@ -459,6 +462,55 @@ class Memori:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+    # For adapters of frameworks, which see a conversation pass by themselves
+
+    def turn(
+        self,
+        messages: Sequence[Message],
+        *,
+        provider: str,
+        entity_id: str | None = None,
+        process_id: str | None = None,
+        session_id: str | None = None,
+    ) -> Turn | None:
+        """Recall for a model's next reply and return the turn, to be finished with it; None when no entity is set.
+
+        What `llm.register` does for a client, for whoever calls the model otherwise: put the turn's ``block``, if
+        there is one, before the last user message, in a message of its own with the turn's ``role``; then call the
+        turn's ``finish`` (``afinish``) with what the model said. Never raises, unless ``on_error="raise"``; bounded by
+        ``recall_timeout_s``.
+
+        Args:
+            messages: The whole conversation that the model is sent, oldest first, without system prompts. What it
+                has of memori's own blocks is left out. After the first of a turn's requests (a tool loop), the same
+                block comes back.
+            provider: Who answers, as stored with the exchange.
+            entity_id: None: the current entity.
+            process_id: None: the current process.
+            session_id: The framework's name for the conversation: the session, unless the application named one.
+        """
+        identity = self._identity
+        entity = entity_id if entity_id is not None else identity.entity_id
+        with ExitStack() as stack:
+            if entity is not None:
+                named = identity.session_id if entity == identity.entity_id else None
+                try:
+                    stack.enter_context(identity.scope(entity, process_id, named or session_id))
+                except (TypeError, ValueError) as error:
+                    self.failed(error)
+                    return None
+            return self._hooks.begin(messages, provider=provider)
+
+    async def aturn(self, messages: Sequence[Message], **options: Any) -> Turn | None:
+        """Run `turn` in a worker thread."""
+        from memori.capture.wrapping import in_thread
+
+        return await in_thread(lambda: self.turn(messages, **options))
+
+    def failed(self, error: Exception) -> None:
+        """Log and count a failure of an adapter's own, which must not harm the call; ``on_error="raise"`` raises it."""
+        self._hooks.failed(error)
 
     # Inside
 

@@ -40,6 +40,7 @@ __all__ = [
     "Reader",
     "ReplyFold",
     "Storage",
+    "Turn",
     "VectorIndex",
 ]
 
@@ -249,6 +250,13 @@ class CallTurn(Protocol):
             wait: Whether to wait (bounded) until it is stored. False where waiting is impossible: a cancelled task, a
                 garbage-collected stream.
         """
+
+
+class Turn(CallTurn, Protocol):
+    """One call under way, as adapters of frameworks have it from `memori.Memori.turn`."""
+
+    async def afinish(self, reply: Sequence[Message], *, model: str | None, partial: bool = False) -> None:
+        """Do what `finish` does without blocking the event loop; cancelled, without waiting for it to be stored."""
 
 
 class CallHooks(Protocol):

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Literal
 from uuid import uuid4
 
 from memori.capture.recorder import Recorder
+from memori.capture.wrapping import in_thread
 from memori.deadline import BoundedRunner
 from memori.failures import Failures
 from memori.identity import Identity
+from memori.injection import strip
 from memori.settings import Settings
 from memori.types import Attribution, Exchange, Message
 
@@ -67,7 +71,8 @@ class Hooks:
         if attribution is None:
             self._skip()
             return None
-        turn = Turn(self._recorder, self._failures, self._settings.injection_role, attribution, tuple(sent), provider)
+        sent = _own(sent)
+        turn = Turn(self._recorder, self._failures, self._settings.injection_role, attribution, sent, provider)
         try:
             turn.block = self._recalled(attribution, sent)
         except Exception as error:  # noqa: BLE001 - memory never harms the call
@@ -152,13 +157,14 @@ class Turn:
             if self._finished:
                 return
             self._finished = True
+        reply = _own(reply)
         if not self._sent and not reply:
             return
         exchange = Exchange(
             id=uuid4().hex,
             attribution=self._attribution,
             sent=self._sent,
-            reply=tuple(reply),
+            reply=reply,
             at=self._at,
             provider=self._provider,
             model=model,
@@ -167,3 +173,21 @@ class Turn:
         error = self._recorder.record(exchange, wait=wait)
         if error is not None:
             self._failures.note_or_raise("recording a call", error)
+
+    async def afinish(self, reply: Sequence[Message], *, model: str | None, partial: bool = False) -> None:
+        """Do what `finish` does without blocking the event loop; cancelled, without waiting for it to be stored."""
+        try:
+            await in_thread(functools.partial(self.finish, reply, model=model, partial=partial))
+        except BaseException:
+            self.finish(reply, model=model, partial=partial, wait=False)
+            raise
+
+
+def _own(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """Return *messages* without memori's own blocks, and without those that then say nothing."""
+    stripped = ((message, strip(message.content)) for message in messages)
+    return tuple(
+        message if content == message.content else replace(message, content=content)
+        for message, content in stripped
+        if content.strip()
+    )

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from memori.protocols import CallHooks, CallTurn, Reader, ReplyFold
 
-__all__ = ["Shape", "Streamed", "Unread", "Whole", "acall", "call", "override"]
+__all__ = ["Shape", "Streamed", "Unread", "Whole", "acall", "call", "in_thread", "override"]
 
 log = logging.getLogger("memori")
 
@@ -109,7 +109,7 @@ async def acall(
 ) -> ResponseT:
     """Do what `call` does, without blocking the event loop."""
     under_way = _Call(hooks, reader, shape)
-    response = await send(await _in_thread(functools.partial(under_way.begin, request)))
+    response = await send(await in_thread(functools.partial(under_way.begin, request)))
     if (read := under_way.receive(response)) is not None:
         await under_way.afinish(read)
     return response
@@ -217,7 +217,7 @@ class _Call(Generic[RequestT]):
     async def afinish(self, read: Callable[[], Reply]) -> None:
         """Record the reply in a worker thread; when cancelled, without waiting for it to be stored."""
         try:
-            await _in_thread(functools.partial(self.finish, read))
+            await in_thread(functools.partial(self.finish, read))
         except BaseException:
             self.finish(read, wait=False)
             raise
@@ -467,7 +467,8 @@ def _left(watching: weakref.ref[_Call[Any]]) -> _Call[Any] | None:
     return None if current is None or current.advancing else current
 
 
-async def _in_thread(function: Callable[[], ResultT]) -> ResultT:
+async def in_thread(function: Callable[[], ResultT]) -> ResultT:
+    """Return what *function* returns, run in a worker thread that no other work of the application can take away."""
     from anyio import to_thread
 
     return await to_thread.run_sync(function, limiter=_limiter())
