@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from memori.injection import CHARACTERS_PER_TOKEN, block, strip
 from memori.types import Recollection, Status, Trust
 
