@@ -140,6 +140,16 @@ KINDS: dict[str, Callable[[Path], Any]] = {
     "context manager": lambda path: lambda: lent(path),
     "context manager of Sessions": lambda path: lambda: lent_session(path),
 }
+if sys.version_info >= (3, 12):
+    for mode in (True, False):
+        KINDS |= {
+            f"Engine, autocommit={mode}": partial(engine, connect_args={"autocommit": mode}),
+            f"factory, autocommit={mode}": lambda path, mode=mode: partial(sqlite3.connect, path, autocommit=mode),
+            f"live connection, autocommit={mode}": partial(sqlite3.connect, autocommit=mode),
+        }
+    KINDS["live connection in memory, autocommit=True"] = lambda _: sqlite3.connect(
+        ":memory:", check_same_thread=False, autocommit=True
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -240,6 +250,9 @@ def test_a_driver_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "oracledb", None)
     with pytest.raises(ImportError, match=r"pip install 'memori-byodb\[oracle\]'"):
         SQLStorage("oracle://me@host/x")
+    monkeypatch.setitem(sys.modules, "sqlalchemy_cockroachdb", None)
+    with pytest.raises(ImportError, match=r"pip install 'memori-byodb\[cockroachdb\]'"):
+        SQLStorage("cockroachdb://me@host/x")
 
 
 def test_making_a_storage_reaches_for_nothing(tmp_path: Path) -> None:
@@ -627,13 +640,11 @@ class TestPostgres:
     @pytest.mark.parametrize("kind", ["live", "live, oddly set", "factory", "pairs", "URL", "Engine", "AUTOCOMMIT"])
     def test_kinds(self, postgres: URL, kind: str) -> None:
         """Fails when a connection to a server is unusable as it is given, or statements are not one transaction."""
-        import psycopg
-        from psycopg.rows import dict_row
-
+        psycopg: Any = pytest.importorskip("psycopg")
         dsn = postgres.set(drivername="postgresql").render_as_string(hide_password=False)
         live = psycopg.connect(dsn, autocommit="odd" in kind)
         if "odd" in kind:
-            live.row_factory = dict_row  # type: ignore[assignment]
+            live.row_factory = psycopg.rows.dict_row
         kinds: dict[str, Any] = {
             "live": live,
             "live, oddly set": live,
@@ -662,8 +673,7 @@ class TestPostgres:
 
     def test_one_failed_statement_is_not_the_end(self, postgres: URL) -> None:
         """Fails when a live connection stays in its failed transaction for good."""
-        import psycopg
-
+        psycopg: Any = pytest.importorskip("psycopg")
         live = psycopg.connect(postgres.set(drivername="postgresql").render_as_string(hide_password=False))
         storage = SQLStorage(live)
         with pytest.raises(NotBuiltError):

@@ -7,7 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -53,10 +53,11 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def storage(path: Path) -> SQLStorage:
+def storage(path: Path) -> Iterator[SQLStorage]:
     storage = SQLStorage(path)
     storage.build()
-    return storage
+    yield storage
+    storage.close()
 
 
 def rows(path: Path, query: str) -> list[Any]:
@@ -196,6 +197,7 @@ print("ready", flush=True)
 sys.stdin.readline()
 storage.build()
 storage.record(exchange("Hi.", entity=sys.argv[2]))
+storage.close()
 print("done", flush=True)
 """
 

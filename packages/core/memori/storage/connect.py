@@ -156,6 +156,8 @@ def _from_url(url: URL, busy_timeout_s: float) -> Access:
             raise MissingExtraError(package, extra=extra) from error
         raise Unsupported(f"{url.drivername}: its driver {error.name} is not installed") from error
     except sqlalchemy_errors.NoSuchModuleError as error:
+        if backend == "cockroachdb":
+            raise MissingExtraError("sqlalchemy-cockroachdb", extra="cockroachdb") from error
         raise Unsupported(f"SQLAlchemy has no dialect {url.drivername!r}: install it, or correct the URL") from error
     if backend == "sqlite":
         event.listen(engine, "connect", lambda connection, _: _prepare(connection, busy_timeout_s))
