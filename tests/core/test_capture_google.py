@@ -41,6 +41,9 @@ def weather(city: str) -> str:
     return "12 degrees, rain"
 
 
+weather.__annotations__ = {"city": str, "return": str}  # SDKs before version 3 cannot call what has them as text.
+
+
 # One for all clients: each would take its time to read the machine's certificates, which none of them needs.
 TLS = ssl.create_default_context()
 

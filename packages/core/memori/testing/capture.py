@@ -55,6 +55,10 @@ class CaptureSuite:
         """Return the objects of a client of either kind on which anything is replaced."""
         raise NotImplementedError
 
+    def breaks_after(self, call: ProviderCall) -> int:
+        """Return after how many chunks of its stream the reply to *call* has begun, and is to break off."""
+        return 4
+
     @pytest.fixture
     def server(self) -> Iterator[ProviderServer]:
         with ProviderServer() as running:
@@ -171,17 +175,21 @@ class CaptureSuite:
         hooks: ListeningHooks,
     ) -> None:
         """Fails when an error in mid-stream loses the turn, or is not the error that the SDK raises."""
-        faults: dict[str, Any] = {fault: 4}
+        faults: dict[str, Any] = {fault: self.breaks_after(call)}
         server.script(*[Reply(text=call.answer, error_message="overloaded", **faults)] * 2)
-        with pytest.raises(Exception) as plain:  # noqa: PT011 - which error it is differs by SDK
-            self.ask(colour, call, address)
-        with pytest.raises(type(plain.value)) as ours:
-            self.ask(colour, call, address, hooks)
-        assert not isinstance(ours.value, AssertionError)
+        outcomes: list[type[BaseException] | str] = []
+        for listening in ((), (hooks,)):
+            try:
+                outcomes.append(self.ask(colour, call, address, *listening))
+            except Exception as error:  # noqa: BLE001 - which error it is differs by SDK
+                outcomes.append(type(error))
+        plain, ours = outcomes
+        assert ours == plain
         if call.heard:
             assert 0 < len(hooks.turn.said) < len(call.answer)
             assert call.answer.startswith(hooks.turn.said)
-        assert hooks.turn.partial is True
+        # Some older SDKs take an error in mid-stream for the end.
+        assert hooks.turn.partial is not isinstance(plain, str)
 
     def test_a_call_that_the_provider_refuses_records_nothing(
         self, call: ProviderCall, colour: Colour, server: ProviderServer, address: str, hooks: ListeningHooks

@@ -81,12 +81,14 @@ async def _achunks_closed(result: Any) -> AsyncIterator[str]:
 
 def _chunks_by_next(result: Any) -> Iterator[str]:
     while (chunk := next(result, None)) is not None:
-        yield chunk.text
+        if chunk.text:
+            yield chunk.text
 
 
 async def _achunks_by_next(result: Any) -> AsyncIterator[str]:
     while (chunk := await anext(result, None)) is not None:
-        yield chunk.text
+        if chunk.text:
+            yield chunk.text
 
 
 def _models(method: str, **arguments: Any) -> Callable[[Any, str], Any]:
