@@ -20,11 +20,31 @@ def said(role: Role, text: str, *, kind: MessageKind = "text", author: str | Non
         yield Message(role=role, content=own, kind=kind, author=author or None)
 
 
-def called(name: str, arguments: str | Mapping[str, Any]) -> Iterator[Message]:
+def called(name: str, arguments: Any) -> Iterator[Message]:
     """Yield the message that calls a tool; *arguments* are JSON, or what is to become it."""
     if name:
         text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False, default=str)
-        yield from said("assistant", f"{name}({text})", kind="tool_call")
+        yield from said("assistant", f"{name}({_own_json(text)})", kind="tool_call")
+
+
+def _own_json(text: str) -> str:
+    """Return *text* without memori's own block in any text of its JSON, where escapes would hide it; else as it is."""
+    if "<" not in text:
+        return text
+    try:
+        given = json.loads(text)
+    except ValueError:
+        return text
+    own = _own(given)
+    return text if own == given else json.dumps(own, ensure_ascii=False)
+
+
+def _own(value: Any) -> Any:
+    if isinstance(value, str):
+        return strip(value)
+    if isinstance(value, list):
+        return [_own(item) for item in value]
+    return {name: _own(item) for name, item in value.items()} if isinstance(value, dict) else value
 
 
 def reference(kind: str, target: str) -> str:
