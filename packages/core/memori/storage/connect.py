@@ -73,6 +73,9 @@ _ANY_THREAD = (
 def connect(conn: object, *, busy_timeout_s: float = 5.0) -> Database:
     """Return the database behind *conn*, without reaching for it. A callable is called when it is first needed.
 
+    A connection to a database in memory is used itself: close memori before it, because Python's sqlite3 crashes when a
+    connection is closed while another thread uses it.
+
     Args:
         busy_timeout_s: Seconds to wait for a lock on SQLite, or for a turn on a connection that is shared.
 
