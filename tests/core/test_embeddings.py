@@ -14,7 +14,7 @@ from openai import OpenAI
 from memori.embeddings.callable import CallableEmbedder
 from memori.embeddings.choose import embedder_from
 from memori.embeddings.openai import OpenAIEmbedder
-from memori.embeddings.static import StaticEmbedder
+from memori.embeddings.static import StaticEmbedder, _read
 from memori.errors import ConfigurationError, DimensionError, MissingExtraError
 from memori.testing.provider import ProviderServer
 
@@ -50,6 +50,7 @@ class TestStatic:
 
     def test_missing_files_are_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Fails when a broken installation shows as some other error far from its cause."""
+        _read.cache_clear()
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
         with pytest.raises(ConfigurationError, match="wordllama"):
             StaticEmbedder().embed(["tea"], purpose="query")

@@ -177,6 +177,13 @@ class TestInvertedIndex:
         query = ["peanuts", "allergic", *(f"other{number}" for number in range(30))]
         assert index.coverage(query_hashes(*query))[0] > 1.5 * 2 / 32
 
+    def test_common_terms_count_when_there_are_no_others(self) -> None:
+        """Fails when a user who speaks of one thing all the time cannot recall it any more."""
+        index = InvertedIndex(long_query=8, common=0.1)
+        index.add(*hashed([["tea", f"w{number}"] for number in range(400)]), texts=400)
+        assert (index.coverage(query_hashes("tea")) > 0.0).all()
+        assert np.count_nonzero(index.coverage(query_hashes("tea", "w7"))) == 1
+
     def test_nothing_asked_or_held_is_zero(self) -> None:
         """Fails when an empty side raises."""
         assert index_of([]).coverage(query_hashes("tea")).tolist() == []

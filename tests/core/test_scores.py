@@ -81,13 +81,11 @@ class TestFormulas:
         assert held.tolist() == [1, 1, 2, 1]
         scores.below_successors(numbers(3, 2), rows(1, 0), ratio=0.5)
 
-    def test_order_is_by_value_then_time_then_row(self) -> None:
-        """Fails when ties change from run to run, zeros are recalled, or the limit cuts the wrong ones."""
-        values, at = numbers(1, 2, 2, 2, 0, 9), np.array([0.0, 1.0, 5.0, 1.0, 0.0, 0.0])
-        recallable = np.array([True, True, True, True, True, False])
-        order = scores.recallable_order(values, recallable, at, limit=10)
-        assert order.tolist() == [2, 3, 1, 0]
-        assert scores.recallable_order(values, recallable, at, limit=2).tolist() == [2, 3]
+    def test_order_is_by_value_then_time_then_place(self) -> None:
+        """Fails when ties change from run to run, or the limit cuts the wrong ones."""
+        values, at = numbers(1, 2, 2, 2), np.array([0.0, 1.0, 5.0, 1.0])
+        assert scores.best(values, at, limit=10).tolist() == [2, 3, 1, 0]
+        assert scores.best(values, at, limit=2).tolist() == [2, 3]
 
 
 class TestHybridRanking:

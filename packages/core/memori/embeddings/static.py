@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-import threading
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -38,10 +38,6 @@ class StaticEmbedder:
     of a text count.
     """
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._loaded: tuple[Tokenizer, Vector] | None = None
-
     @property
     def model(self) -> str:
         """The name of the space."""
@@ -56,7 +52,7 @@ class StaticEmbedder:
         Raises:
             ConfigurationError: wordllama's files are not where its wheel puts them.
         """
-        tokenizer, weights = self._load()
+        tokenizer, weights = _read()
         vectors = np.zeros((len(texts), _DIMENSIONS), dtype=np.float32)
         for row, text in enumerate(texts):
             head = text[:CHARACTER_LIMIT].strip()
@@ -70,14 +66,10 @@ class StaticEmbedder:
                 np.divide(total, length, out=vectors[row])
         return vectors
 
-    def _load(self) -> tuple[Tokenizer, Vector]:
-        if self._loaded is None:
-            with self._lock:
-                if self._loaded is None:
-                    self._loaded = _read()
-        return self._loaded
 
-
+# Kept for all embedders of the process. Without a lock: two threads that come first both read, which is harmless, and
+# the child of a fork does not wait for a thread that it does not have.
+@cache
 def _read() -> tuple[Tokenizer, Vector]:
     from safetensors import safe_open
     from tokenizers import Tokenizer

@@ -73,8 +73,8 @@ class EntityIndex:
         self._messages: dict[int, int] = {}
         self._unranked: dict[int, StoredMessage] = {}
         self._text_bytes = 0
-        self._words = InvertedIndex(long_query=_LONG_QUERY_WORDS)
-        self._grams = InvertedIndex(long_query=_LONG_QUERY_GRAMS)
+        self._words = InvertedIndex(long_query=_LONG_QUERY_WORDS, common=0.5)
+        self._grams = InvertedIndex(long_query=_LONG_QUERY_GRAMS, common=0.1)
         self._vectors: Column | None = None
         self._sessions: dict[str, tuple[int, list[tuple[int, int]]]] = {}
         self._authors: dict[str | None, int] = {}

@@ -12,16 +12,15 @@ from memori.index.columns import Column
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from memori.types import Numbers
+    from memori.types import Numbers, Rows
 
 __all__ = ["InvertedIndex", "hashed"]
 
 _ROW_BITS = 26  # 67 million texts; the other 38 bits are the term's hash.
-_TERM_SHIFT = np.uint64(_ROW_BITS)
 _ROW_MASK = np.uint64((1 << _ROW_BITS) - 1)
-_RECENT_TEXTS = (
-    512  # Adding two texts copies at most this many texts' postings; the large segment is copied once in 512.
-)
+# Adding two texts copies at most this many texts' postings; the large segment is copied once in as many.
+_RECENT_TEXTS = 512
+_FEW_ROWS = 256
 
 
 class InvertedIndex:
@@ -33,12 +32,15 @@ class InvertedIndex:
         k1: How soon repeating a term stops to count (BM25).
         b: How much long texts are held back, in [0, 1] (BM25).
         long_query: Terms beyond which a query need not be covered whole.
+        common: Terms that a larger share of the rows has are left out beside others, once there are 256 rows: they tell
+            little apart, and looking at all their rows takes most of the time.
     """
 
-    def __init__(self, *, long_query: int, k1: float = 1.2, b: float = 0.4) -> None:
+    def __init__(self, *, long_query: int, common: float = 1.0, k1: float = 1.2, b: float = 0.4) -> None:
         self._k1 = k1
         self._b = b
         self._long_query = long_query
+        self._common = common
         self._lengths = Column(np.float32)
         self._total = 0.0
         self._settled = _Segment()
@@ -84,17 +86,23 @@ class InvertedIndex:
         count = len(self._lengths)
         if not count or not len(hashes):
             return np.zeros(count, dtype=np.float32)
-        parts = [segment.postings(hashes) for segment in (self._settled, self._recent)]
-        sizes = parts[0][2] + parts[1][2]
+        spans = [segment.spans(hashes) for segment in (self._settled, self._recent)]
+        sizes: Rows = np.sum([ends - starts for starts, ends in spans], axis=0)
+        telling = sizes <= self._common * count
+        # When common words are all there is to a query, they must do.
+        if count >= _FEW_ROWS and telling.any():
+            spans = [(starts[telling], ends[telling]) for starts, ends in spans]
+            sizes = sizes[telling]
         idf = _idf(sizes, count)
         average = max(self._total / count, 1.0)
         damping = self._k1 * (1.0 - self._b) + self._k1 * self._b / average * self._lengths.values
         sums = np.zeros(count)
-        for rows, counts, spans in parts:
+        for segment, (starts, ends) in zip((self._settled, self._recent), spans, strict=True):
+            rows, counts = segment.postings(starts, ends)
             if len(rows):
                 saturation = counts / (counts + damping[rows])
-                sums += np.bincount(rows, weights=np.repeat(idf, spans) * saturation, minlength=count)
-        whole = float(_idf(np.maximum(sizes, 1), count).sum()) * min(1.0, self._long_query / len(hashes)) ** 0.5
+                sums += np.bincount(rows, weights=np.repeat(idf, ends - starts) * saturation, minlength=count)
+        whole = float(_idf(np.maximum(sizes, 1), count).sum()) * min(1.0, self._long_query / len(sizes)) ** 0.5
         covered: Numbers = (sums * ((self._k1 + 1.0) / whole)).astype(np.float32)
         return covered
 
@@ -130,17 +138,17 @@ class _Segment:
         places = np.searchsorted(self._keys, other._keys)
         return _Segment(np.insert(self._keys, places, other._keys), np.insert(self._counts, places, other._counts))
 
-    def postings(
-        self, hashes: npt.NDArray[np.uint64]
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-        """Return the rows that have these terms, term by term, how often each has it, and each term's row count."""
+    def spans(self, hashes: npt.NDArray[np.uint64]) -> tuple[Rows, Rows]:
+        """Return where each term's postings begin and end."""
         terms = hashes & ~_ROW_MASK
-        starts = np.searchsorted(self._keys, terms)
-        ends = np.searchsorted(self._keys, terms | _ROW_MASK, side="right")
-        spans = list(zip(starts.tolist(), ends.tolist(), strict=True))
-        keys = np.concatenate([self._keys[start:end] for start, end in spans])
-        counts = np.concatenate([self._counts[start:end] for start, end in spans])
-        return (keys & _ROW_MASK).astype(np.int64), counts.astype(np.float32), ends - starts
+        return np.searchsorted(self._keys, terms), np.searchsorted(self._keys, terms | _ROW_MASK, side="right")
+
+    def postings(self, starts: Rows, ends: Rows) -> tuple[Rows, Numbers]:
+        """Return the rows in these spans, one span after another, and how often each has the span's term."""
+        slices = [slice(start, end) for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+        keys = np.concatenate([self._keys[span] for span in slices])
+        counts = np.concatenate([self._counts[span] for span in slices])
+        return (keys & _ROW_MASK).astype(np.int64), counts.astype(np.float32)
 
 
 def hashed(terms: Sequence[Sequence[str]]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:

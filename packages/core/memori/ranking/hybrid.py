@@ -54,17 +54,22 @@ class HybridRanker:
         total = np.where(candidates.messages, said, np.where(sourced, from_messages, 2.0 * own))
         peak = scores.session_peak(total, candidates.sessions)
         peak = np.where(sourced, scores.best_linked(peak, facts, sources, count=count), peak)
-        context = 1.0 + SESSION_GAIN * scores.probability(2.0 * peak)
-        fresh = scores.freshness(now.timestamp() - candidates.at)
-        important = scores.importance_factor(candidates.importance)
-        total = (total * context + np.where(candidates.messages, 0.0, OWN_SHARE * own)) * fresh * important
-        total = np.where(candidates.past, PAST_FACTOR * total, total)
-        total = scores.below_successors(total, candidates.successors, ratio=SUCCESSOR_RATIO)
-        rows = scores.recallable_order(total, candidates.recallable, candidates.at, limit=limit)
+        # Most rows fall out here, before what is dear to compute.
+        rows = np.flatnonzero(candidates.recallable & (total > 0.0))
+        context = 1.0 + SESSION_GAIN * scores.probability(2.0 * peak[rows])
+        fresh = scores.freshness(now.timestamp() - candidates.at[rows])
+        important = scores.importance_factor(candidates.importance[rows])
+        first = np.where(candidates.messages[rows], 0.0, OWN_SHARE * own[rows])
+        present = np.where(candidates.past[rows], PAST_FACTOR, 1.0)
+        final = np.zeros(count, dtype=np.float32)
+        final[rows] = (total[rows] * context + first) * fresh * important * present
+        final = scores.below_successors(final, candidates.successors, ratio=SUCCESSOR_RATIO)
+        places = scores.best(final[rows], candidates.at[rows], limit=limit)
+        score = scores.probability(final[rows[places]])
         return [
             Ranked(
                 row,
-                score,
+                value,
                 {
                     "meaning": float(candidates.meaning[row]),
                     "words": float(candidates.words[row]),
@@ -72,10 +77,10 @@ class HybridRanker:
                     "neighbours": float(carried[row]),
                     "links": float((from_facts if candidates.messages[row] else from_messages)[row]),
                     "author": float(candidates.named[row]),
-                    "session": float(context[row]),
-                    "freshness": float(fresh[row]),
-                    "importance": float(important[row]),
+                    "session": float(context[place]),
+                    "freshness": float(fresh[place]),
+                    "importance": float(important[place]),
                 },
             )
-            for row, score in zip(rows.tolist(), scores.probability(total[rows]).tolist(), strict=True)
+            for place, row, value in zip(places.tolist(), rows[places].tolist(), score.tolist(), strict=True)
         ]

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from memori.types import Flags, Numbers, Rows, Seconds
+    from memori.types import Numbers, Rows, Seconds
 
 __all__ = [
     "below_successors",
+    "best",
     "best_linked",
     "evidence",
     "freshness",
@@ -22,7 +23,6 @@ __all__ = [
     "neighbourhood",
     "probability",
     "question_factor",
-    "recallable_order",
     "session_peak",
 ]
 
@@ -54,16 +54,19 @@ def neighbourhood(values: Numbers, before: Rows, after: Rows) -> Numbers:
     0.4 (v₋₁ + v₊₁) + 0.2 (v₋₂ + v₊₂), where a neighbour that is not there counts 0.
 
     Args:
-        before: The row of the one before; -1: none.
-        after: The row of the one after; -1: none.
+        before: The row of the one before; -1: none. No row is before two others.
+        after: The row of the one after, the other way round.
     """
-    padded = np.append(values, np.float32(0.0))
-    # Row -1 is the 0.0 at the end, and leads to itself.
-    back, forth = np.append(before, -1), np.append(after, -1)
-    near = padded[before] + padded[after]
-    further = padded[back[before]] + padded[forth[after]]
-    carried: Numbers = NEAR * near + FURTHER * further
-    return carried
+    # Most values are zero: each that is not hands on its part. What goes to row -1 falls off the end.
+    rows = np.flatnonzero(values)
+    given = values[rows]
+    carried = np.zeros(len(values) + 1, dtype=np.float32)
+    for links in (before, after):
+        onward = np.append(links, -1)
+        near = onward[rows]
+        carried[near] += NEAR * given
+        carried[onward[near]] += FURTHER * given
+    return carried[:-1]
 
 
 def session_peak(values: Numbers, sessions: Rows) -> Numbers:
@@ -142,10 +145,10 @@ def below_successors(values: Numbers, successors: Rows, *, ratio: float) -> Numb
     return result
 
 
-def recallable_order(values: Numbers, recallable: Flags, at: Seconds, *, limit: int) -> Rows:
-    """Return the rows of the highest positive values that are recallable, best first; ties: newer, then higher row."""
-    rows = np.flatnonzero(recallable & (values > 0.0))
-    if len(rows) > limit:
-        least = np.partition(values[rows], len(rows) - limit)[len(rows) - limit]
-        rows = rows[values[rows] >= least]
-    return rows[np.lexsort((-rows, -at[rows], -values[rows]))][:limit]
+def best(values: Numbers, at: Seconds, *, limit: int) -> Rows:
+    """Return the places of the *limit* highest values, highest first; ties: the newer, then the later place."""
+    places = np.arange(len(values))
+    if len(values) > limit:
+        least = np.partition(values, len(values) - limit)[len(values) - limit]
+        places = np.flatnonzero(values >= least)
+    return places[np.lexsort((-places, -at[places], -values[places]))][:limit]
