@@ -15,6 +15,7 @@ import logging
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from memori.protocols import CallHooks, CallTurn, Reader, ReplyFold
 
-__all__ = ["Shape", "Streamed", "Unread", "Whole", "acall", "call", "in_thread", "override"]
+__all__ = ["Shape", "Streamed", "Unread", "Whole", "acall", "answering", "call", "in_thread", "override"]
 
 log = logging.getLogger("memori")
 
@@ -37,6 +38,7 @@ ResultT = TypeVar("ResultT")
 # Of our own, not anyio's default 40: an application whose worker threads are all busy must not make its calls wait.
 _THREADS = 64
 _MISSING = object()
+_answering: ContextVar[tuple[CallHooks, ...]] = ContextVar("memori_answering", default=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,16 @@ async def acall(
     return response
 
 
+@contextmanager
+def answering(hooks: Sequence[CallHooks]) -> Iterator[None]:
+    """Keep *hooks* out of any call made meanwhile: what an SDK asks of another one is the same conversation."""
+    token = _answering.set((*_answering.get(), *hooks))
+    try:
+        yield
+    finally:
+        _answering.reset(token)
+
+
 def override(owner: Any, name: str, value: Any) -> Callable[[], None]:
     """Set an attribute of this one object; return what undoes it, unless someone has put theirs on top meanwhile."""
     before = vars(owner).get(name, _MISSING)
@@ -140,7 +152,8 @@ class _Call(Generic[RequestT]):
 
     def __init__(self, hooks: Sequence[CallHooks], reader: Reader[RequestT], shape: Callable[[Any], Shape]) -> None:
         self.advancing = False  # Whether the SDK is at work on the next chunk: what it closes then, it closes itself.
-        self._hooks = tuple(hooks)
+        taking_part = _answering.get()
+        self._hooks = tuple(found for found in hooks if not any(found is other for other in taking_part))
         self._reader = reader
         self._shape = shape
         self._turns: list[CallTurn] = []
@@ -154,6 +167,8 @@ class _Call(Generic[RequestT]):
 
     def begin(self, request: RequestT) -> RequestT:
         """Return the request to send: with memories, or as it is."""
+        if not self._hooks:
+            return request
         sent: tuple[Message, ...] | None = None
         with self._ours():
             sent = self._reader.sent(request)
