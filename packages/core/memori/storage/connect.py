@@ -25,7 +25,7 @@ from sqlalchemy.pool import AssertionPool, NullPool, PoolProxiedConnection, Queu
 
 from memori.errors import MemoriError, MissingExtraError, StorageError
 from memori.errors import UnsupportedConnectionError as Unsupported
-from memori.storage.database import Access, Database, execute, file_of
+from memori.storage.database import Access, Database, execute, file_of, relax
 
 __all__ = ["connect"]
 
@@ -195,6 +195,7 @@ def _prepare(connection: Any, busy_timeout_s: float) -> None:
     connection.text_factory = str
     execute(connection, "PRAGMA foreign_keys = 1")
     execute(connection, f"PRAGMA busy_timeout = {round(busy_timeout_s * 1000)}")
+    relax(connection)
 
 
 def _from_engine(engine: Engine, busy_timeout_s: float) -> Access:

@@ -18,8 +18,9 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy import exc as sqlalchemy_errors
 
 from memori.errors import MemoriError, NotBuiltError, StorageError
+from memori.storage.durability import LogSync
 
-__all__ = ["Access", "Database", "execute", "file_of"]
+__all__ = ["Access", "Database", "execute", "file_of", "relax"]
 
 T = TypeVar("T")
 
@@ -78,6 +79,7 @@ class Database:
         self._access: Access | None = None
         self._file: Path | None = None
         self._keeper: tuple[sqlite3.Connection, tuple[int, int] | None] | None = None
+        self._sync = LogSync()
         self._renew_locks()
 
     def _renew_locks(self) -> None:
@@ -89,6 +91,7 @@ class Database:
     def reset(self) -> None:
         """Leave to the parent process what it opened: called in the child after a fork."""
         self._renew_locks()
+        self._sync.reset()
         self._keeper = None
         if self._access is not None and not self._access.single:
             self._access.engine.dispose(close=False)
@@ -113,6 +116,8 @@ class Database:
                     access.file.touch()
                 with self._connection(access, building=True, deadline=time.monotonic()) as connection:
                     _use_log(connection.connection.driver_connection)
+                    if access.made_for_us:
+                        relax(connection.connection.driver_connection)
         return self._run(work, write=True, building=True)
 
     def close(self) -> None:
@@ -120,6 +125,7 @@ class Database:
         with self._resolving:
             access, self._access = self._access, None
             self._keep_open(None)
+        self._sync.settle(self._timeout_s)
         if access is not None and access.close is not None:
             try:
                 access.close()
@@ -149,7 +155,10 @@ class Database:
                     if write and access.sqlite:
                         stack.enter_context(_taking(self._writing, deadline - time.monotonic()))
                     connection = stack.enter_context(self._connection(access, building, deadline))
-                    return _transaction(connection, work, write=write, sqlite=access.sqlite)
+                    result = _transaction(connection, work, write=write, sqlite=access.sqlite)
+                if write and access.made_for_us and access.sqlite and self._file is not None:
+                    self._sync.soon(self._file)
+                return result
             except StorageError as error:
                 attempt += 1
                 if isinstance(error, _UncertainError) or not _may_succeed(error.__cause__, attempt, deadline):
@@ -359,6 +368,16 @@ def _use_log(driver: Any) -> None:
             sqlite3.OperationalError
         ):  # Another process is building, or the disk has no such mode.
             execute(driver, "PRAGMA journal_mode = WAL")
+
+
+def relax(driver: Any) -> None:
+    """Let commits on a SQLite connection return before the disk has them, where there is a write-ahead log.
+
+    What was committed then survives the death of the process, by whatever signal, but not a power cut; `LogSync` makes
+    good for that within moments. Without such a log the connection stays as it is: a power cut could do harm there.
+    """
+    if execute(driver, "PRAGMA journal_mode").fetchone()[0] == "wal":
+        execute(driver, "PRAGMA synchronous = NORMAL")
 
 
 @contextlib.contextmanager
