@@ -75,6 +75,7 @@ def test_nothing_to_show_is_none() -> None:
         (recollection("x", trust="tool", author="search"), "fact, from a tool (search), not the user's word:"),
         (recollection("x", trust="application"), "fact, from the application:"),
         (recollection("x", valid_to=NOW - timedelta(days=1)), "2025-02-03 to 2025-03-04 (no longer true), fact:"),
+        (recollection("x", kind="event", valid_to=NOW - timedelta(days=1)), "2025-02-03 to 2025-03-04, event:"),
         (recollection("x", status="superseded"), "2025-02-03 (no longer true), fact:"),
         (recollection("x", valid_to=NOW + timedelta(days=1)), "2025-02-03 to 2025-03-06, fact:"),
     ],

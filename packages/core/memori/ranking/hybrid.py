@@ -43,7 +43,7 @@ class HybridRanker:
         carried = scores.neighbourhood(own, candidates.before, candidates.after) * candidates.substance
         said = (own + carried) * scores.question_factor(candidates.questions) * (1.0 + AUTHOR_GAIN * candidates.named)
         from_facts = scores.best_linked(own, sources, facts, count=count)
-        said = np.where(candidates.messages, said + from_facts, 0.0)
+        said = np.where(candidates.messages, said + from_facts, np.float32(0.0))
         from_messages = scores.best_linked(said, facts, sources, count=count)
         # A fact that says much less on the query than its message, or than another fact of it, comes after that.
         best = scores.best_linked(np.maximum(own, from_facts), facts, sources, count=count)
@@ -59,28 +59,27 @@ class HybridRanker:
         context = 1.0 + SESSION_GAIN * scores.probability(2.0 * peak[rows])
         fresh = scores.freshness(now.timestamp() - candidates.at[rows])
         important = scores.importance_factor(candidates.importance[rows])
-        first = np.where(candidates.messages[rows], 0.0, OWN_SHARE * own[rows])
-        present = np.where(candidates.past[rows], PAST_FACTOR, 1.0)
+        first = np.where(candidates.messages[rows], np.float32(0.0), OWN_SHARE * own[rows])
+        present = np.where(candidates.past[rows], np.float32(PAST_FACTOR), np.float32(1.0))
         final = np.zeros(count, dtype=np.float32)
         final[rows] = (total[rows] * context + first) * fresh * important * present
         final = scores.below_successors(final, candidates.successors, ratio=SUCCESSOR_RATIO)
         places = scores.best(final[rows], candidates.at[rows], limit=limit)
-        score = scores.probability(final[rows[places]])
+        found = rows[places]
+        values = scores.probability(final[found])
+        parts = {
+            "meaning": candidates.meaning[found],
+            "words": candidates.words[found],
+            "characters": candidates.characters[found],
+            "neighbours": carried[found],
+            "links": np.where(candidates.messages[found], from_facts[found], from_messages[found]),
+            "author": candidates.named[found].astype(np.float32),
+            "session": context[places],
+            "freshness": fresh[places],
+            "importance": important[places],
+        }
+        columns = zip(*(part.tolist() for part in parts.values()), strict=True)
         return [
-            Ranked(
-                row,
-                value,
-                {
-                    "meaning": float(candidates.meaning[row]),
-                    "words": float(candidates.words[row]),
-                    "characters": float(candidates.characters[row]),
-                    "neighbours": float(carried[row]),
-                    "links": float((from_facts if candidates.messages[row] else from_messages)[row]),
-                    "author": float(candidates.named[row]),
-                    "session": float(context[place]),
-                    "freshness": float(fresh[place]),
-                    "importance": float(important[place]),
-                },
-            )
-            for place, row, value in zip(places.tolist(), rows[places].tolist(), score.tolist(), strict=True)
+            Ranked(row, value, dict(zip(parts, column, strict=True)))
+            for row, value, column in zip(found.tolist(), values.tolist(), columns, strict=True)
         ]

@@ -6,6 +6,7 @@ half or twice of it changes recall@10 by less than 0.01.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -62,10 +63,10 @@ def neighbourhood(values: Numbers, before: Rows, after: Rows) -> Numbers:
     given = values[rows]
     carried = np.zeros(len(values) + 1, dtype=np.float32)
     for links in (before, after):
-        onward = np.append(links, -1)
-        near = onward[rows]
+        near = links[rows]
         carried[near] += NEAR * given
-        carried[onward[near]] += FURTHER * given
+        there = near >= 0
+        carried[links[near[there]]] += FURTHER * given[there]
     return carried[:-1]
 
 
@@ -111,7 +112,7 @@ def freshness(age_s: Seconds) -> Numbers:
     future is new.
     """
     half_lives = (np.maximum(age_s, 0.0) / FRESHNESS_HALF_LIFE_S).astype(np.float32)
-    return (1.0 + FRESHNESS_GAIN * np.exp2(-half_lives)).astype(np.float32)
+    return (1.0 + FRESHNESS_GAIN * np.exp(half_lives * -math.log(2.0))).astype(np.float32)
 
 
 def importance_factor(importance: Numbers) -> Numbers:
@@ -122,7 +123,7 @@ def importance_factor(importance: Numbers) -> Numbers:
 
 def probability(values: Numbers) -> Numbers:
     """Return values of [0, ∞) in [0, 1), in the same order: 1 - exp(-v / 2), as independent evidence adds up."""
-    result: Numbers = -np.expm1(-values / PROBABILITY_SCALE)
+    result: Numbers = 1.0 - np.exp(values / -PROBABILITY_SCALE)
     return result
 
 
