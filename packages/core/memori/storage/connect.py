@@ -26,6 +26,7 @@ from sqlalchemy.pool import AssertionPool, NullPool, PoolProxiedConnection, Queu
 from memori.errors import MemoriError, MissingExtraError, StorageError
 from memori.errors import UnsupportedConnectionError as Unsupported
 from memori.storage.database import Access, Database, execute, file_of, relax
+from memori.storage.pool import PerThreadPool
 
 __all__ = ["connect"]
 
@@ -270,15 +271,14 @@ def _from_factory(factory: Callable[[], Any], busy_timeout_s: float) -> Access:
     if second is value:
         return _from_connection(value, busy_timeout_s)
     second.close()
-    # sqlite3 binds connections to their threads unless told otherwise; such ones cannot be kept for the next use.
-    brief = dialect == "sqlite" and not _works_from_any_thread(value)
+    # sqlite3 binds connections to their threads unless told otherwise.
     pool: dict[str, Any] = {
         "poolclass": QueuePool,
         "pool_pre_ping": dialect != "sqlite",
         "pool_timeout": busy_timeout_s,
     }
-    if brief:
-        pool = {"poolclass": NullPool}
+    if dialect == "sqlite" and not _works_from_any_thread(value):
+        pool = {"poolclass": PerThreadPool}
     value.close()
 
     def opened() -> Any:
@@ -289,7 +289,7 @@ def _from_factory(factory: Callable[[], Any], busy_timeout_s: float) -> Access:
         return _Borrowed(connection, connection.close)
 
     engine = create_engine(f"{dialect}://", creator=opened, **pool, **options)
-    return Access(engine=engine, made_for_us=True, brief=brief, close=engine.dispose)
+    return Access(engine=engine, made_for_us=True, close=engine.dispose)
 
 
 def _take(factory: Callable[[], Any]) -> tuple[Any, Callable[[], object] | None]:

@@ -44,7 +44,6 @@ class Access:
     Attributes:
         single: Whether there is one connection for all threads, which must take turns on it.
         made_for_us: Whether its connections are memori's own, set up once; the user's are put back after each use.
-        brief: Whether there is a connection for each transaction, closed after it.
         file: The SQLite file, if it is known before the first connection.
         close: Gives back what was opened; None when there is nothing to give back.
     """
@@ -52,7 +51,6 @@ class Access:
     engine: Engine
     single: bool = False
     made_for_us: bool = False
-    brief: bool = False
     file: Path | None = None
     close: Callable[[], object] | None = None
 
@@ -78,7 +76,6 @@ class Database:
         self._timeout_s = busy_timeout_s
         self._access: Access | None = None
         self._file: Path | None = None
-        self._keeper: tuple[sqlite3.Connection, tuple[int, int] | None] | None = None
         self._sync = LogSync()
         self._renew_locks()
 
@@ -92,7 +89,6 @@ class Database:
         """Leave to the parent process what it opened: called in the child after a fork."""
         self._renew_locks()
         self._sync.reset()
-        self._keeper = None
         if self._access is not None and not self._access.single:
             self._access.engine.dispose(close=False)
 
@@ -124,7 +120,6 @@ class Database:
         """Close what memori opened itself."""
         with self._resolving:
             access, self._access = self._access, None
-            self._keep_open(None)
         self._sync.settle(self._timeout_s)
         if access is not None and access.close is not None:
             try:
@@ -169,7 +164,7 @@ class Database:
     @contextlib.contextmanager
     def _connection(self, access: Access, building: bool, deadline: float) -> Iterator[Connection]:
         connection = self._sqlite_connection(access, building) if access.sqlite else access.engine.connect()
-        with connection:
+        with connection, _sound(connection, access):
             if access.single and not access.made_for_us:
                 _await_users_transaction(connection, deadline)
             if not access.sqlite or access.made_for_us:
@@ -195,8 +190,6 @@ class Database:
                     path = file_of(connection.connection.driver_connection)
                     info["memori_file"] = (path, _identity(path))
                     self._file = path or self._file
-                    if access.brief and not building:
-                        self._keep_open(path)
                     return connection
                 path, identity = info["memori_file"]
                 if path is None or _identity(path) == identity:
@@ -206,24 +199,6 @@ class Database:
                 connection.close()
                 raise
             connection.close()
-
-    def _keep_open(self, path: Path | None) -> None:
-        """Hold an idle connection to the file that is there now; close that to another.
-
-        Whoever closes the last connection to a file in write-ahead mode brings the whole log into the file first: that
-        must not be the end of every transaction.
-        """
-        keeper, identity = self._keeper, _identity(path)
-        if keeper is not None and keeper[1] == identity:
-            return
-        if keeper is not None:
-            keeper[0].close()
-        self._keeper = None
-        if path is not None and identity is not None:
-            with contextlib.suppress(sqlite3.Error):  # It only saves time.
-                connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=0, check_same_thread=False)
-                connection.execute("PRAGMA schema_version").fetchone()
-                self._keeper = connection, identity
 
 
 def _transaction(connection: Connection, work: Callable[[Connection], T], *, write: bool, sqlite: bool) -> T:
@@ -279,6 +254,17 @@ def _sqlite_transaction(connection: Connection, driver: Any, work: Callable[[Con
 
 class _UncertainError(StorageError):
     """Nobody knows whether the transaction was committed: to do it again could do it twice."""
+
+
+@contextlib.contextmanager
+def _sound(connection: Connection, access: Access) -> Iterator[None]:
+    """Let a SQLite connection of ours on which something failed not be used again: the file may have changed hands."""
+    try:
+        yield
+    except (sqlalchemy_errors.DBAPIError, sqlite3.Error):
+        if access.sqlite and access.made_for_us and not access.single:
+            connection.invalidate()
+        raise
 
 
 @contextlib.contextmanager
