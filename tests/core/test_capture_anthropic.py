@@ -25,6 +25,8 @@ from anthropic import (
     AsyncAnthropicBedrock,
     AsyncAnthropicFoundry,
     AsyncAnthropicVertex,
+    DefaultAsyncHttpxClient,
+    DefaultHttpxClient,
     beta_tool,
 )
 from blockbuster import blockbuster_ctx
@@ -53,10 +55,13 @@ class TestEveryCall(CaptureSuite):
     provider = "127.0.0.1"
 
     def client(self, address: str) -> AbstractContextManager[Anthropic]:
-        return Anthropic(api_key="key", base_url=address, max_retries=0)
+        # Without verify=False each client reads the certificates of all authorities first: 100 ms.
+        http = DefaultHttpxClient(verify=False)
+        return Anthropic(api_key="key", base_url=address, max_retries=0, http_client=http)
 
     def async_client(self, address: str) -> AbstractAsyncContextManager[AsyncAnthropic]:
-        return guarded(AsyncAnthropic(api_key="key", base_url=address, max_retries=0))
+        http = DefaultAsyncHttpxClient(verify=False)
+        return guarded(AsyncAnthropic(api_key="key", base_url=address, max_retries=0, http_client=http))
 
     def touched(self, client: Any) -> list[Any]:
         return [client]
@@ -176,8 +181,6 @@ class TestPlatforms:
             ]
             whole = await settle(say(client, messages))
             assert whole.content[0].text == "Blue it is."
-            stream = await settle(say(client.with_options(timeout=9), messages, stream=True))
-            assert [event.type for event in await listed(stream)][-1] == "message_stop"
             await settle(client.beta.messages.create(model=ANTHROPIC_MODEL, max_tokens=9, messages=messages))
             manager = client.messages.stream(model=ANTHROPIC_MODEL, max_tokens=9, messages=messages)
             if colour == "async":
@@ -186,13 +189,17 @@ class TestPlatforms:
             else:
                 with manager as helped:
                     assert helped.get_final_text() == "Blue it is."
+            copied = client.with_options(timeout=9)
+            stream = await settle(say(copied, messages, stream=True))
+            assert [event.type for event in await listed(stream)][-1] == "message_stop"
+            await settle(copied.close())  # Older SDKs give some copies a connection pool of their own.
 
         self.use(platform, colour, server, hooks, program)
         assert [turn.said for turn in hooks.turns] == ["Blue it is."] * 4
         assert [turn.partial for turn in hooks.turns] == [False] * 4
         assert {turn.model for turn in hooks.turns} == {ANTHROPIC_MODEL}
         whole, streamed = PATHS[platform], STREAM_PATHS[platform]
-        assert [request.path for request in server.requests] == [whole, streamed, whole, streamed]
+        assert [request.path for request in server.requests] == [whole, whole, streamed, streamed]
         for request in server.requests:
             assert [(turn.role, turn.text) for turn in request.turns] == [
                 ("user", "Hello."),
@@ -208,7 +215,9 @@ class TestPlatforms:
         server.script(Reply(text="Blue it is.", error_after=4, error_message="overloaded"))
 
         async def program(client: Any) -> None:
-            with pytest.raises(anthropic.APIStatusError, match="overloaded"):
+            with pytest.raises(
+                (anthropic.APIStatusError, ValueError), match="overloaded"
+            ):  # The latter once on Bedrock.
                 await listed(await settle(ask(client, stream=True)))
 
         self.use(platform, colour, server, hooks, program)
