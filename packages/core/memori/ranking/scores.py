@@ -112,7 +112,8 @@ def freshness(age_s: Seconds) -> Numbers:
     future is new.
     """
     half_lives = (np.maximum(age_s, 0.0) / FRESHNESS_HALF_LIFE_S).astype(np.float32)
-    return (1.0 + FRESHNESS_GAIN * np.exp(half_lives * -math.log(2.0))).astype(np.float32)
+    fresh: Numbers = (1.0 + FRESHNESS_GAIN * np.exp(half_lives * -math.log(2.0))).astype(np.float32)
+    return fresh
 
 
 def importance_factor(importance: Numbers) -> Numbers:
