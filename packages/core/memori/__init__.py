@@ -12,6 +12,7 @@ from memori.errors import (
     NotBuiltError,
     StorageError,
 )
+from memori.injection import tool_guidance
 from memori.memori import Memori
 from memori.protocols import Turn
 from memori.settings import Settings
@@ -34,4 +35,5 @@ __all__ = [
     "StoredMessage",
     "Turn",
     "errors",
+    "tool_guidance",
 ]
