@@ -6,7 +6,6 @@ import asyncio
 import inspect
 import json
 import os
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -139,16 +138,6 @@ class TestMemories:
         assert [item.kind for item in memori.recall("green tea", kinds=["event"])] == ["event"]
         assert memori.recall("green tea", min_score=1.0) == []
         assert len(memori.recall("green tea", limit=1)) == 1
-
-    def test_recalls_are_counted_in_the_background(self, memori: Memori) -> None:
-        """Fails when it cannot be seen which memories are of use."""
-        memori.remember("The user likes tea.")
-        memori.recall("tea")
-        for _ in range(200):
-            if memori.facts()[0].times_recalled:
-                break
-            threading.Event().wait(0.02)
-        assert memori.facts()[0].times_recalled == 1
 
 
 class TestErrors:

@@ -23,6 +23,7 @@ from memori.errors import ClosedError, ConfigurationError, MemoriError, StorageE
 from memori.failures import Failures
 from memori.identity import Identity
 from memori.settings import Settings, database_url
+from memori.tally import Tally
 from memori.types import (
     Attribution,
     Exchange,
@@ -118,6 +119,7 @@ class Memori:
         self._recaller = Recaller(self._storage, self._embedder, ranker or HybridRanker(), self.config)
         self._worker = Worker(self._storage, self._pipeline.revision, self.config, self._failures)
         self._runner = BoundedRunner("memori-call")
+        self._tally = Tally(self._storage)
         self._recorder = Recorder(
             self._storage,
             self.config,
@@ -142,7 +144,7 @@ class Memori:
         self.augmentation = Augmentation(self._storage, self._worker, self._recorder)
         self._works_here = worker
         self._shutdown = weakref.finalize(
-            self, _shut_down, self._recorder, self._worker, self._runner, self._storage, self.config
+            self, _shut_down, self._recorder, self._worker, self._runner, self._tally, self._storage, self.config
         )
         _alive.add(self)
         self._warm = threading.Thread(target=self._warm_up, name="memori-warm-up", daemon=True)
@@ -539,10 +541,7 @@ class Memori:
         return block(chosen, now=now, token_budget=self.config.injection_token_budget)
 
     def _note_recalled(self, entity_id: str, items: Sequence[Recollection]) -> None:
-        ids = [item.id for item in items if item.kind != "message"]
-        if ids:
-            at = datetime.now(UTC)
-            self._runner.submit(lambda: self._storage.recalled(entity_id, ids, at=at)).add_done_callback(_log_quietly)
+        self._tally.add(entity_id, [item.id for item in items if item.kind != "message"])
 
     def _built(self) -> None:
         self._recorder.retry_now()
@@ -560,6 +559,7 @@ class Memori:
 
     def _after_fork(self) -> None:
         self._runner.reset()
+        self._tally.reset()
         self._recorder.reset()
         self._worker.reset()
         self._storage.reset()
@@ -692,12 +692,15 @@ def _log_quietly(future: Future[Any]) -> None:
         log.debug("in the background: %s", error)
 
 
-def _shut_down(recorder: Recorder, worker: Worker, runner: BoundedRunner, storage: Storage, settings: Settings) -> None:
+def _shut_down(
+    recorder: Recorder, worker: Worker, runner: BoundedRunner, tally: Tally, storage: Storage, settings: Settings
+) -> None:
     # Not a method: a finalizer that knew its Memori would keep it alive.
     end = time.monotonic() + settings.close_timeout_s
     recorder.close(settings.close_timeout_s)
     worker.stop(max(end - time.monotonic(), 0.0))
     runner.close()
+    tally.flush()
     storage.close()
 
 
