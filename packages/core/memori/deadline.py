@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
@@ -37,7 +38,7 @@ class BoundedRunner:
         """Begin anew, with no threads: those of a parent process did not survive its fork."""
         self._work: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._threads = 0
+        self._threads: list[threading.Thread] = []
         self._idle = 0
         self._overdue = 0
         self._closed = False
@@ -74,19 +75,27 @@ class BoundedRunner:
             self._work.put((future, function))
             if self._idle:
                 self._idle -= 1
-            elif self._threads < self._limit:
-                self._threads += 1
-                threading.Thread(target=self._serve, name=f"{self._name}-{self._threads}", daemon=True).start()
+            elif len(self._threads) < self._limit:
+                thread = threading.Thread(target=self._serve, name=f"{self._name}-{len(self._threads)}", daemon=True)
+                self._threads.append(thread)
+                thread.start()
         return future
 
-    def close(self) -> None:
-        """Let the threads end once what is queued is done."""
+    def close(self, timeout_s: float = 0.0) -> None:
+        """Let the threads end once what is queued is done; wait for that at most *timeout_s* seconds.
+
+        A thread in native code when the interpreter ends can abort the whole process.
+        """
         with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            for _ in range(self._threads):
-                self._work.put(None)
+            if not self._closed:
+                self._closed = True
+                for _ in self._threads:
+                    self._work.put(None)
+            threads = list(self._threads)
+        end = time.monotonic() + timeout_s
+        for thread in threads:
+            if thread is not threading.current_thread():
+                thread.join(max(end - time.monotonic(), 0.0))
 
     def _count_overdue(self, future: Future[Any]) -> None:
         with self._lock:

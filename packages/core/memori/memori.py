@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from memori.augmentation.worker import Worker
     from memori.capture.recorder import Recorder
     from memori.protocols import Embedder, Extractor, Ranker, Storage, Turn
+    from memori.recall import Recaller
 
 __all__ = ["Augmentation", "Llm", "Memori"]
 
@@ -143,11 +144,19 @@ class Memori:
         self.llm = Llm(self)
         self.augmentation = Augmentation(self._storage, self._worker, self._recorder)
         self._works_here = worker
+        self._warm = threading.Thread(target=_warm_up, args=(self._recaller,), name="memori-warm-up", daemon=True)
         self._shutdown = weakref.finalize(
-            self, _shut_down, self._recorder, self._worker, self._runner, self._tally, self._storage, self.config
+            self,
+            _shut_down,
+            self._recorder,
+            self._worker,
+            self._runner,
+            self._tally,
+            self._storage,
+            self.config,
+            self._warm,
         )
         _alive.add(self)
-        self._warm = threading.Thread(target=self._warm_up, name="memori-warm-up", daemon=True)
         self._warm.start()
         if worker:
             self._worker.start()
@@ -547,12 +556,6 @@ class Memori:
         self._recorder.retry_now()
         self._worker.notify()
 
-    def _warm_up(self) -> None:
-        try:
-            self._recaller.warm_up()
-        except Exception as error:  # noqa: BLE001 - it will fail again, and be noted, where it is needed
-            log.debug("warming up: %s", error)
-
     def _open(self) -> None:
         if self._hooks.closed:
             raise ClosedError("this Memori is closed: make a new one")
@@ -692,14 +695,28 @@ def _log_quietly(future: Future[Any]) -> None:
         log.debug("in the background: %s", error)
 
 
+def _warm_up(recaller: Recaller) -> None:
+    try:
+        recaller.warm_up()
+    except Exception as error:  # noqa: BLE001 - it will fail again, and be noted, where it is needed
+        log.debug("warming up: %s", error)
+
+
 def _shut_down(
-    recorder: Recorder, worker: Worker, runner: BoundedRunner, tally: Tally, storage: Storage, settings: Settings
+    recorder: Recorder,
+    worker: Worker,
+    runner: BoundedRunner,
+    tally: Tally,
+    storage: Storage,
+    settings: Settings,
+    warm: threading.Thread,
 ) -> None:
     # Not a method: a finalizer that knew its Memori would keep it alive.
     end = time.monotonic() + settings.close_timeout_s
     recorder.close(settings.close_timeout_s)
     worker.stop(max(end - time.monotonic(), 0.0))
-    runner.close()
+    runner.close(max(end - time.monotonic(), 0.0))
+    warm.join(max(end - time.monotonic(), 0.0))
     tally.flush()
     storage.close()
 

@@ -310,6 +310,8 @@ def _take(factory: Callable[[], Any]) -> tuple[Any, Callable[[], object] | None]
 
 
 def _releasing(connection: Any, release: Callable[..., object]) -> Callable[[], object]:
+    if getattr(release, "__self__", None) is connection:
+        return release
     try:
         inspect.signature(release).bind()
     except TypeError:

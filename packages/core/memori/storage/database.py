@@ -107,13 +107,8 @@ class Database:
         """Do as `write` does, where the database may have no file yet."""
         access = self._reach()
         if access.sqlite and not access.single:
-            with _as_storage_error(access):
-                if access.file is not None:
-                    access.file.touch()
-                with self._connection(access, building=True, deadline=time.monotonic()) as connection:
-                    _use_log(connection.connection.driver_connection)
-                    if access.made_for_us:
-                        relax(connection.connection.driver_connection)
+            deadline = time.monotonic() + self._timeout_s
+            _persist(lambda: self._begin_file(access, deadline), deadline)
         return self._run(work, write=True, building=True)
 
     def close(self) -> None:
@@ -141,25 +136,29 @@ class Database:
     def _run(self, work: Callable[[Connection], T], *, write: bool, building: bool) -> T:
         deadline = time.monotonic() + self._timeout_s
         access = self._reach()
-        attempt = 0
-        while True:
-            try:
-                with _as_storage_error(access), contextlib.ExitStack() as stack:
-                    if access.single:
-                        stack.enter_context(_taking(self._turn, deadline - time.monotonic()))
-                    if write and access.sqlite:
-                        stack.enter_context(_taking(self._writing, deadline - time.monotonic()))
-                    connection = stack.enter_context(self._connection(access, building, deadline))
-                    result = _transaction(connection, work, write=write, sqlite=access.sqlite)
-                if write and access.made_for_us and access.sqlite and self._file is not None:
-                    self._sync.soon(self._file)
-                return result
-            except StorageError as error:
-                attempt += 1
-                if isinstance(error, _UncertainError) or not _may_succeed(error.__cause__, attempt, deadline):
-                    raise
-            pause = min(_FIRST_PAUSE_S * 2**attempt, _LONGEST_PAUSE_S)
-            time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - not a secret
+
+        def once() -> T:
+            with _as_storage_error(access), contextlib.ExitStack() as stack:
+                if access.single:
+                    stack.enter_context(_taking(self._turn, deadline - time.monotonic()))
+                if write and access.sqlite:
+                    stack.enter_context(_taking(self._writing, deadline - time.monotonic()))
+                connection = stack.enter_context(self._connection(access, building, deadline))
+                return _transaction(connection, work, write=write, sqlite=access.sqlite)
+
+        result = _persist(once, deadline)
+        if write and access.made_for_us and access.sqlite and self._file is not None:
+            self._sync.soon(self._file)
+        return result
+
+    def _begin_file(self, access: Access, deadline: float) -> None:
+        with _as_storage_error(access):
+            if access.file is not None:
+                access.file.touch()
+            with self._connection(access, building=True, deadline=deadline) as connection:
+                _use_log(connection.connection.driver_connection)
+                if access.made_for_us:
+                    relax(connection.connection.driver_connection)
 
     @contextlib.contextmanager
     def _connection(self, access: Access, building: bool, deadline: float) -> Iterator[Connection]:
@@ -199,6 +198,20 @@ class Database:
                 connection.close()
                 raise
             connection.close()
+
+
+def _persist(work: Callable[[], T], deadline: float) -> T:
+    """Return what *work* returns, done again when it came into conflict with others."""
+    attempt = 0
+    while True:
+        try:
+            return work()
+        except StorageError as error:
+            attempt += 1
+            if isinstance(error, _UncertainError) or not _may_succeed(error.__cause__, attempt, deadline):
+                raise
+        pause = min(_FIRST_PAUSE_S * 2**attempt, _LONGEST_PAUSE_S)
+        time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - not a secret
 
 
 def _transaction(connection: Connection, work: Callable[[Connection], T], *, write: bool, sqlite: bool) -> T:
