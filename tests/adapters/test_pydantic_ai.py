@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal
 
 import pytest
@@ -30,7 +31,9 @@ from pydantic_ai.models.test import TestModel as PydanticTestModel
 from pydantic_ai.settings import ModelSettings
 
 from memori import Memori
+from memori.ranking.hybrid import HybridRanker
 from memori.testing.provider import ProviderServer, Reply, ToolCall
+from memori.types import Candidates, Ranked
 from memori_pydantic_ai import MemoriCapability
 
 SAID = "My favorite color is blue. Which dish would suit my favorite food?"
@@ -202,9 +205,26 @@ def server() -> Iterator[ProviderServer]:
         yield server
 
 
+class CountingRanker(HybridRanker):
+    """memori's own ranker, which also notes for whose words it is asked: once a recall."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queries: list[str] = []
+
+    def rank(self, query: str, candidates: Candidates, *, now: datetime, limit: int) -> Sequence[Ranked]:
+        self.queries.append(query)
+        return super().rank(query, candidates, now=now, limit=limit)
+
+
 @pytest.fixture(scope="module")
-def memori(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Memori]:
-    with Memori(conn=tmp_path_factory.mktemp("memory") / "memori.db") as memori:
+def ranker() -> CountingRanker:
+    return CountingRanker()
+
+
+@pytest.fixture(scope="module")
+def memori(tmp_path_factory: pytest.TempPathFactory, ranker: CountingRanker) -> Iterator[Memori]:
+    with Memori(conn=tmp_path_factory.mktemp("memory") / "memori.db", ranker=ranker) as memori:
         memori.config.storage.build()
         memori.config.recall_timeout_s = memori.config.capture_timeout_s = 10.0
         yield memori
@@ -288,13 +308,14 @@ def drive(entry: Entry, agent: Agent[None, Any], wire: Wire, *, leave: bool) -> 
 @pytest.mark.parametrize("model", WIRES)
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_a_run_is_recalled_and_captured_once(
-    memori: Memori, server: ProviderServer, entry: Entry, model: str, kind: Kind
+    memori: Memori, ranker: CountingRanker, server: ProviderServer, entry: Entry, model: str, kind: Kind
 ) -> None:
     """Fails when this way to run an agent goes without memories, keeps them in its history, or is not stored once."""
     entity = f"{entry} {model} {kind}"
     memori.remember(KNOWN, kind="preference", entity_id=entity)
     wire = WIRES[model](kind, server)
     agent = agent_for(kind, wire, capabilities=[MemoriCapability(memori, user=entity)])
+    ranker.queries.clear()
 
     messages: list[ModelMessage] = []
     runs = 2 if kind == "model error" else 1
@@ -319,6 +340,7 @@ def test_a_run_is_recalled_and_captured_once(
         assert "\n".join(texts).endswith(SAID)
     if kind == "tools":
         assert requests[0] == requests[1]
+    assert ranker.queries == [SAID] * runs
     assert "<memories" not in ModelMessagesTypeAdapter.dump_json(messages).decode()
 
     end = time.monotonic() + 10
@@ -348,6 +370,4 @@ def test_a_run_is_recalled_and_captured_once(
     facts = {fact.predicate: fact for fact in memori.facts(entity_id=entity)}
     assert facts["favorite_color"].object == "blue"
     assert facts["favorite_color"].mentions == 1
-    (known,) = [fact for fact in facts.values() if fact.content == KNOWN]
-    assert known.times_recalled == runs
     assert memori.status().failures == 0
