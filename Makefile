@@ -9,9 +9,14 @@ VENV := .venv
 FIND_PYTHON := sh .ci/find-python
 endif
 OLDEST := $(VENV)-oldest
+LITELLM := $(VENV)-litellm
+LITELLM_OLDEST := $(VENV)-litellm-oldest
+LITELLM_TESTS := tests/core/test_capture_litellm.py
+# With what LiteLLM's own 'responses' asks for in newer versions, without saying so.
+LITELLM_NEEDS := --editable '.[litellm]' mcp 'pytest>=9.0,<10' 'pytest-timeout>=2.4,<3'
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint format bench test-oldest clean
+.PHONY: help demo test lint format bench test-oldest test-litellm clean
 .DELETE_ON_ERROR:
 
 help:  ## Say what there is
@@ -41,6 +46,10 @@ bench: $(VENV)/.dev  ## Measure what memori costs on this machine
 test-oldest: $(OLDEST)/.dev  ## Run the tests on the oldest versions of the dependencies that are supported
 	$(OLDEST)/bin/python -m pytest
 
+test-litellm: $(LITELLM)/.dev $(LITELLM_OLDEST)/.dev  ## Test LiteLLM's newest and oldest; it holds other packages back
+	$(LITELLM)/bin/python -m pytest $(LITELLM_TESTS)
+	$(LITELLM_OLDEST)/bin/python -m pytest $(LITELLM_TESTS)
+
 clean:  ## Remove all that make has made, the environments included
 	rm -rf .venv* build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find packages tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} +
@@ -64,4 +73,14 @@ $(OLDEST)/.dev: pyproject.toml .ci/floors.py
 	$(call environment,$(OLDEST),pip)
 	$(OLDEST)/bin/python .ci/floors.py >$(OLDEST)/floors.txt
 	$(OLDEST)/bin/python -m pip install --quiet --constraint $(OLDEST)/floors.txt --editable '.[dev]'
+	@touch $@
+
+$(LITELLM)/.dev: pyproject.toml
+	$(call environment,$(LITELLM),$(LITELLM_NEEDS))
+	@touch $@
+
+$(LITELLM_OLDEST)/.dev: pyproject.toml .ci/floors.py
+	$(call environment,$(LITELLM_OLDEST),pip)
+	$(LITELLM_OLDEST)/bin/python .ci/floors.py litellm openai >$(LITELLM_OLDEST)/floors.txt
+	$(LITELLM_OLDEST)/bin/python -m pip install --quiet --constraint $(LITELLM_OLDEST)/floors.txt $(LITELLM_NEEDS)
 	@touch $@

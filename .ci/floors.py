@@ -1,4 +1,7 @@
-"""Print the oldest supported version of each direct dependency as pip constraints, for `make test-oldest`."""
+"""Print the oldest supported version of each direct dependency as pip constraints, for `make test-oldest`.
+
+Of the extras named as arguments; without any, of those that the tests are installed with.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_t
 extras = project["optional-dependencies"]
 # The tests' own tools stay new: only what memori itself is installed with there has its floor tried.
 own = next(line for line in extras["dev"] if line.startswith(project["name"]))
-tested = re.findall(r"[\w-]+", own.partition("[")[2])
+tested = sys.argv[1:] or re.findall(r"[\w-]+", own.partition("[")[2])
 for requirement in [*project["dependencies"], *(line for name in tested for line in extras[name])]:
     found = re.match(r"([\w.-]+)(?:\[[^]]*\])?>=([\w.]+)", requirement)
     if found is None:

@@ -15,6 +15,7 @@ import pytest
 from memori.capture.openai import adapter as openai_adapter
 from memori.capture.registry import client_adapter
 from memori.errors import ConfigurationError
+from memori.testing.listening import ListeningHooks
 
 ADAPTERS = """
 class Adapter:
@@ -82,6 +83,11 @@ class TestLookup:
         with pytest.raises(ConfigurationError, match=r"got acmecorp\.Client"):
             client_adapter(stranger)
 
+    def test_takes_a_module_for_a_client(self) -> None:
+        """Fails when an SDK whose calls are functions of a module cannot have an adapter."""
+        found: Any = client_adapter(importlib.import_module("acme.special"))
+        assert found.name == "part"
+
     def test_follows_the_bases_of_a_client(self) -> None:
         """Fails when a subclass in the application's own module is not known by what it derives from."""
         derived = type("Derived", (type(made_by("acme.special")),), {"__module__": "application"})
@@ -92,16 +98,15 @@ class TestLookup:
 class TestRefusals:
     def test_name_what_was_given_and_what_is_known(self, third_party: None) -> None:
         """Fails when an unsupported client gives no hint of what would do."""
-        stranger = type("Anthropic", (), {"__module__": "anthropic._client"})()
-        with pytest.raises(ConfigurationError, match=r"got anthropic\._client\.Anthropic.*acme, acme\.special"):
+        stranger = type("Client", (), {"__module__": "mistralai.sdk"})()
+        with pytest.raises(ConfigurationError, match=r"got mistralai\.sdk\.Client.*acme, acme\.special"):
             client_adapter(stranger)
 
     @pytest.mark.parametrize(
         ("given", "hint"),
         [
             (openai.OpenAI, r"got the class OpenAI: pass an instance of it, OpenAI\(\.\.\.\)"),
-            (openai, "got the module 'openai': pass a client"),
-            (types, "got the module 'types'"),
+            (types, "got the module 'types', which no adapter knows"),
             (None, r"got builtins\.NoneType"),
             ("gpt-4o", r"got builtins\.str"),
         ],
@@ -122,6 +127,12 @@ class TestRefusals:
 def test_openai_is_among_our_own(kind: Any) -> None:
     """Fails when memori's own entry point for OpenAI is missing or names something else."""
     assert client_adapter(kind(api_key="key")) is openai_adapter
+
+
+def test_a_module_that_is_no_client_is_refused_by_its_own_adapter() -> None:
+    """Fails when the module of an SDK is taken for a client of it, or the refusal does not say what to pass."""
+    with pytest.raises(ConfigurationError, match=r"pass the client itself, an openai\.OpenAI"):
+        client_adapter(openai).register(openai, ListeningHooks())
 
 
 def test_azure_is_among_our_own() -> None:
