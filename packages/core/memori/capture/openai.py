@@ -218,12 +218,30 @@ _DELTAS = frozenset(
 )
 
 
+# Whose hosts end like this; with a port, what listens at it on this machine unless told otherwise.
+_KNOWN_HOSTS = {
+    "api.openai.com": "openai",
+    "azure.com": "azure",
+    "azure.us": "azure",
+    "azure.cn": "azure",
+    "nebius.com": "nebius",
+    "nebius.ai": "nebius",
+    "deepseek.com": "deepseek",
+    "api.nvidia.com": "nvidia",
+    "openrouter.ai": "openrouter",
+    "localhost:11434": "ollama",
+    "localhost:1234": "lmstudio",
+}
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
 def provider_of(base_url: str) -> str:
-    """Return who answers at *base_url*: ``openai``, ``azure``, otherwise the host's name."""
-    host = urlsplit(base_url).hostname or ""
-    if ".azure." in host:
-        return "azure"
-    return "openai" if host.endswith(".openai.com") else host
+    """Return who answers at *base_url*: ``openai``, ``azure``, … where the host tells, otherwise the host itself."""
+    parts = urlsplit(base_url)
+    host = parts.hostname or ""
+    if host in _LOOPBACK:
+        return _KNOWN_HOSTS.get(f"localhost:{parts.port}", host)
+    return next((name for known, name in _KNOWN_HOSTS.items() if f".{host}".endswith(f".{known}")), host)
 
 
 def _chat_messages(messages: Iterable[Any]) -> Iterator[Message]:
