@@ -43,9 +43,9 @@ def sent(history: Sequence[ModelMessage], *, prompt: Prompt = None, outputs: Col
         if isinstance(message, ModelResponse):
             said += reply(message, outputs=outputs)
             continue
-        for place, part in enumerate(message.parts):
+        for part in message.parts:
             if isinstance(part, UserPromptPart):
-                if _is_users(message, place, prompt):
+                if _is_users(message, part, prompt):
                     said.append(Message(role="user", content=_text(part.content)))
             elif isinstance(part, BaseToolReturnPart):
                 said += _result(part, outputs)
@@ -92,37 +92,31 @@ def with_block(
     Neither the list nor its messages are changed, for the agent keeps them.
     """
     messages = list(history)
-    for at in reversed(range(len(messages))):
-        message = messages[at]
-        if not isinstance(message, ModelRequest):
-            continue
-        places = [place for place in range(len(message.parts)) if _is_users(message, place, prompt)]
-        if not places:
-            continue
-        if role == "system":
-            at = next(place for place, found in enumerate(messages) if isinstance(found, ModelRequest))
-        messages[at] = _request_with_block(messages[at], block, places[-1], role)
-        break
+    requests = [(at, message) for at, message in enumerate(messages) if isinstance(message, ModelRequest)]
+    for at, request in reversed(requests):
+        for place, part in reversed([*enumerate(request.parts)]):
+            if not isinstance(part, UserPromptPart) or not _is_users(request, part, prompt):
+                continue
+            if role == "user":
+                # With the time of the user's part: the block of each request of a turn is the same.
+                messages[at] = _request_with_block(request, replace(part, content=block), place)
+            else:
+                first, opening = requests[0]
+                after = (n for n, found in enumerate(opening.parts) if not isinstance(found, SystemPromptPart))
+                messages[first] = _request_with_block(
+                    opening, SystemPromptPart(block, timestamp=part.timestamp), next(after, len(opening.parts))
+                )
+            return messages
     return messages
 
 
-def _request_with_block(message: ModelMessage, block: str, place: int, role: str) -> ModelMessage:
-    if not isinstance(message, ModelRequest):
-        return message
-    if role == "system":
-        place = 0
-        while place < len(message.parts) and isinstance(message.parts[place], SystemPromptPart):
-            place += 1
-        return replace(message, parts=[*message.parts[:place], SystemPromptPart(block), *message.parts[place:]])
-    return replace(message, parts=[*message.parts[:place], UserPromptPart(block), *message.parts[place:]])
+def _request_with_block(request: ModelRequest, part: SystemPromptPart | UserPromptPart, place: int) -> ModelRequest:
+    return replace(request, parts=[*request.parts[:place], part, *request.parts[place:]])
 
 
-def _is_users(message: ModelRequest, place: int, prompt: Prompt) -> bool:
-    part = message.parts[place]
-    if not isinstance(part, UserPromptPart):
-        return False
+def _is_users(request: ModelRequest, part: UserPromptPart, prompt: Prompt) -> bool:
     # What a tool returns beside its result goes to the model as a user's part, too: nobody may take it for the user.
-    return part.content == prompt or not any(isinstance(found, BaseToolReturnPart) for found in message.parts)
+    return part.content == prompt or not any(isinstance(found, BaseToolReturnPart) for found in request.parts)
 
 
 def _result(part: BaseToolReturnPart, outputs: Collection[str]) -> Iterator[Message]:
