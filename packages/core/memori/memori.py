@@ -118,7 +118,9 @@ class Memori:
         self._storage = SQLStorage(database_url() if conn is None else conn)
         self._pipeline = Pipeline(extractor or RuleExtractor(), self._embedder, self.config)
         self._recaller = Recaller(self._storage, self._embedder, ranker or HybridRanker(), self.config)
-        self._worker = Worker(self._storage, self._pipeline.revision, self.config, self._failures)
+        self._worker = Worker(
+            self._storage, self._pipeline.revision, self.config, self._failures, revised=self._recaller.refresh
+        )
         self._runner = BoundedRunner("memori-call")
         self._tally = Tally(self._storage)
         self._recorder = Recorder(
@@ -563,6 +565,7 @@ class Memori:
     def _after_fork(self) -> None:
         self._runner.reset()
         self._tally.reset()
+        self._recaller.reset()
         self._recorder.reset()
         self._worker.reset()
         self._storage.reset()

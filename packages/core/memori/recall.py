@@ -121,6 +121,17 @@ class Recaller:
         """
         self._current(entity_id)
 
+    def refresh(self, entity_id: str) -> None:
+        """Bring what is kept of the entity up to date, so that the next answer need not; nothing if it is not kept.
+
+        Raises:
+            StorageError: The database does not answer.
+        """
+        with self._lock:
+            kept = entity_id in self._slots
+        if kept:
+            self._current(entity_id)
+
     def warm_up(self) -> None:
         """Load the embedder, so that the first answer need not wait for it."""
         self._embedder.embed(["memory"], purpose="query")

@@ -29,13 +29,21 @@ class Worker:
 
     Args:
         revise: What is to be done to the entity's memory for a job.
+        revised: Called with the entity's id when that was done. May raise only `StorageError`.
     """
 
     def __init__(
-        self, storage: Storage, revise: Callable[[Job], Revision], settings: Settings, failures: Failures
+        self,
+        storage: Storage,
+        revise: Callable[[Job], Revision],
+        settings: Settings,
+        failures: Failures,
+        *,
+        revised: Callable[[str], None] = lambda entity_id: None,
     ) -> None:
         self._storage = storage
         self._revise = revise
+        self._revised = revised
         self._settings = settings
         self._failures = failures
         self.reset()
@@ -134,6 +142,8 @@ class Worker:
         with self._wake:
             self.handled += 1
             self._wake.notify_all()
+        if done:
+            self._revised(job.entity_id)
         return done
 
     def _retry_at(self, job: Job) -> datetime | None:
