@@ -6,7 +6,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -284,7 +284,7 @@ def _recollection(
         trust=_trust(document),
         author=document.author,
         similarity=similarity,
-        sources=(document,),
+        sources=(replace(document, embedding=None),),
         explanation=explanation,
     )
 

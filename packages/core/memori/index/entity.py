@@ -15,7 +15,7 @@ import numpy as np
 
 from memori.index.columns import Column, products
 from memori.index.inverted import InvertedIndex, hashed
-from memori.index.text import STOP_WORDS, gram_hashes, words
+from memori.index.text import STOP_WORDS, gram_hashes, stem, words
 from memori.types import Candidates, Changes, Fact, RecollectionKind, StoredMessage, Version
 
 if TYPE_CHECKING:
@@ -105,7 +105,8 @@ class EntityIndex:
     @property
     def nbytes(self) -> int:
         """About how many bytes it takes."""
-        vectors = 0 if self._vectors is None else self._vectors.nbytes
+        # Documents keep the vectors that they came with: taking those off would double the time of reading them.
+        vectors = 0 if self._vectors is None else 2 * self._vectors.nbytes
         objects = _OBJECT_BYTES * (len(self._documents) + len(self._unranked)) + self._text_bytes
         return self._words.nbytes + self._grams.nbytes + vectors + objects
 
@@ -142,7 +143,7 @@ class EntityIndex:
             kinds: What may be in the answer; None: all. The others still are evidence for their neighbours.
         """
         terms = words(query, stemmed=False)
-        asked_words = np.unique(hashed([words(query)])[0])
+        asked_words = np.unique(hashed([list(map(stem, terms))])[0])
         asked_grams = np.unique(gram_hashes([terms])[0])
         with self._lock:
             lasting = self._lasting or self._snapshot()
@@ -176,9 +177,9 @@ class EntityIndex:
             )
 
     def sources(self, fact: Fact) -> tuple[StoredMessage, ...]:
-        """Return the messages that *fact* was read from, as far as they are still there, in its order."""
+        """Return the messages that *fact* was read from, as far as they are there, in its order, without embeddings."""
         found = (self._message(message_id) for message_id in fact.sources)
-        return tuple(message for message in found if message is not None)
+        return tuple(replace(message, embedding=None) for message in found if message is not None)
 
     def _message(self, message_id: int) -> StoredMessage | None:
         row = self._messages.get(message_id)
@@ -199,7 +200,7 @@ class EntityIndex:
             self._replaced.values[row] = True
             del rows[document.id]
             return False
-        self._documents[row] = _bare(document)
+        self._documents[row] = document
         if isinstance(document, Fact):
             self._status.values[row] = _STATUS_NUMBERS[document.status]
             self._at.values[row] = document.valid_from.timestamp()
@@ -214,9 +215,9 @@ class EntityIndex:
         count = len(documents)
         contents = [document.content for document in documents]
         terms = [words(text, stemmed=False) for text in contents]
-        self._words.add(*hashed([words(text) for text in contents]), texts=count)
+        self._words.add(*hashed([list(map(stem, found)) for found in terms]), texts=count)
         self._grams.add(*gram_hashes(terms), texts=count)
-        self._documents += map(_bare, documents)
+        self._documents += documents
         self._texts += contents
         self._text_bytes += sum(map(len, contents))
         self._replaced.extend(np.zeros(count, dtype=bool))
@@ -396,11 +397,6 @@ def _frozen(values: npt.NDArray[ScalarT]) -> npt.NDArray[ScalarT]:
     copy = values.copy()
     copy.flags.writeable = False
     return copy
-
-
-def _bare(document: Document) -> Document:
-    # The index holds the vector already, and only once if it is not kept here too.
-    return document if document.embedding is None else replace(document, embedding=None)
 
 
 def began(document: Document) -> datetime:

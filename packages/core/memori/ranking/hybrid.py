@@ -12,6 +12,7 @@ from memori.types import Candidates, Ranked
 
 __all__ = ["HybridRanker"]
 
+SEEDS = 256  # Rows with the most evidence of their own, from which the others get theirs; the rest is noise.
 AUTHOR_GAIN = 0.4  # For a message whose author the query names.
 SESSION_GAIN = 4.0  # For the session in which the best match was said, at most.
 OWN_SHARE = 0.05  # Puts a fact just before the message that it was read from: it says the same in fewer words.
@@ -35,15 +36,17 @@ class HybridRanker:
 
     def rank(self, query: str, candidates: Candidates, *, now: datetime, limit: int) -> Sequence[Ranked]:
         """Return at most *limit* recallable rows, best first; ties: the newer, then the later added."""
-        count = len(candidates.texts)
-        if not count or limit <= 0:
+        if not len(candidates.texts) or limit <= 0:
             return []
         own = scores.evidence(candidates.words, candidates.characters, candidates.meaning)
-        facts, sources = candidates.links
-        carried = scores.neighbourhood(own, candidates.before, candidates.after) * candidates.substance
-        said = (own + carried) * scores.question_factor(candidates.questions) * (1.0 + AUTHOR_GAIN * candidates.named)
+        seeds = scores.best(own, candidates.at, limit=max(SEEDS, 2 * limit))
+        rows, given = scores.concerned(candidates, seeds)
+        own, count = own[rows], len(rows)
+        facts, sources = given.links
+        carried = scores.neighbourhood(own, given.before, given.after) * given.substance
+        said = (own + carried) * scores.question_factor(given.questions) * (1.0 + AUTHOR_GAIN * given.named)
         from_facts = scores.best_linked(own, sources, facts, count=count)
-        said = np.where(candidates.messages, said + from_facts, np.float32(0.0))
+        said = np.where(given.messages, said + from_facts, np.float32(0.0))
         from_messages = scores.best_linked(said, facts, sources, count=count)
         # A fact that says much less on the query than its message, or than another fact of it, comes after that.
         best = scores.best_linked(np.maximum(own, from_facts), facts, sources, count=count)
@@ -51,35 +54,30 @@ class HybridRanker:
         from_messages *= LEAST_SHARE + (1.0 - LEAST_SHARE) * np.minimum(share / FULL_SHARE, 1.0)
         sourced = np.zeros(count, dtype=bool)
         sourced[facts] = True
-        total = np.where(candidates.messages, said, np.where(sourced, from_messages, 2.0 * own))
-        peak = scores.session_peak(total, candidates.sessions)
+        total = np.where(given.messages, said, np.where(sourced, from_messages, 2.0 * own))
+        peak = scores.session_peak(total, given.sessions)
         peak = np.where(sourced, scores.best_linked(peak, facts, sources, count=count), peak)
-        # Most rows fall out here, before what is dear to compute.
-        rows = np.flatnonzero(candidates.recallable & (total > 0.0))
-        context = 1.0 + SESSION_GAIN * scores.probability(2.0 * peak[rows])
-        fresh = scores.freshness(now.timestamp() - candidates.at[rows])
-        important = scores.importance_factor(candidates.importance[rows])
-        first = np.where(candidates.messages[rows], np.float32(0.0), OWN_SHARE * own[rows])
-        present = np.where(candidates.past[rows], np.float32(PAST_FACTOR), np.float32(1.0))
-        final = np.zeros(count, dtype=np.float32)
-        final[rows] = (total[rows] * context + first) * fresh * important * present
-        final = scores.below_successors(final, candidates.successors, ratio=SUCCESSOR_RATIO)
-        places = scores.best(final[rows], candidates.at[rows], limit=limit)
-        found = rows[places]
-        values = scores.probability(final[found])
+        context = 1.0 + SESSION_GAIN * scores.probability(2.0 * peak)
+        fresh = scores.freshness(now.timestamp() - given.at)
+        important = scores.importance_factor(given.importance)
+        total = total * context + np.where(given.messages, np.float32(0.0), OWN_SHARE * own)
+        total *= fresh * important * np.where(given.past, np.float32(PAST_FACTOR), np.float32(1.0))
+        total = scores.below_successors(total, given.successors, ratio=SUCCESSOR_RATIO)
+        found = scores.best(np.where(given.recallable, total, np.float32(0.0)), given.at, limit=limit)
+        values = scores.probability(total[found])
         parts = {
-            "meaning": candidates.meaning[found],
-            "words": candidates.words[found],
-            "characters": candidates.characters[found],
+            "meaning": given.meaning[found],
+            "words": given.words[found],
+            "characters": given.characters[found],
             "neighbours": carried[found],
-            "links": np.where(candidates.messages[found], from_facts[found], from_messages[found]),
-            "author": candidates.named[found].astype(np.float32),
-            "session": context[places],
-            "freshness": fresh[places],
-            "importance": important[places],
+            "links": np.where(given.messages[found], from_facts[found], from_messages[found]),
+            "author": given.named[found].astype(np.float32),
+            "session": context[found],
+            "freshness": fresh[found],
+            "importance": important[found],
         }
         columns = zip(*(part.tolist() for part in parts.values()), strict=True)
         return [
             Ranked(row, value, dict(zip(parts, column, strict=True)))
-            for row, value, column in zip(found.tolist(), values.tolist(), columns, strict=True)
+            for row, value, column in zip(rows[found].tolist(), values.tolist(), columns, strict=True)
         ]

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from memori.types import Candidates
+
 if TYPE_CHECKING:
     from memori.types import Numbers, Rows, Seconds
 
@@ -18,6 +20,7 @@ __all__ = [
     "below_successors",
     "best",
     "best_linked",
+    "concerned",
     "evidence",
     "freshness",
     "importance_factor",
@@ -148,9 +151,50 @@ def below_successors(values: Numbers, successors: Rows, *, ratio: float) -> Numb
 
 
 def best(values: Numbers, at: Seconds, *, limit: int) -> Rows:
-    """Return the places of the *limit* highest values, highest first; ties: the newer, then the later place."""
-    places = np.arange(len(values))
-    if len(values) > limit:
-        least = np.partition(values, len(values) - limit)[len(values) - limit]
-        places = np.flatnonzero(values >= least)
-    return places[np.lexsort((-places, -at[places], -values[places]))][:limit]
+    """Return the rows of the *limit* highest positive values, highest first; ties: the newer, then the later row."""
+    rows = np.flatnonzero(values > 0.0)
+    if len(rows) > limit:
+        least = np.partition(values[rows], len(rows) - limit)[len(rows) - limit]
+        rows = rows[values[rows] >= least]
+    return rows[np.lexsort((-rows, -at[rows], -values[rows]))][:limit]
+
+
+def concerned(candidates: Candidates, seeds: Rows) -> tuple[Rows, Candidates]:
+    """Return the rows that can have a score, in order, and the candidates reduced to them (without their texts).
+
+    Those are the *seeds*, the neighbours of the messages among them, the messages that their facts were read from, and
+    the facts read from any of those. Most rows fall out here, before what is dear to compute.
+    """
+    count = len(candidates.at)
+    flags = np.zeros(count + 1, dtype=bool)
+    flags[seeds] = True
+    for links in (candidates.before, candidates.after):
+        near = links[seeds]
+        flags[near] = True
+        flags[links[near[near >= 0]]] = True
+    flags = flags[:-1]  # Row -1, which is none, fell on the end.
+    facts, sources = candidates.links
+    flags[sources[flags[facts]]] = True
+    flags[facts[flags[sources]]] = True
+    rows = np.flatnonzero(flags)
+    places = np.full(count + 1, -1)
+    places[rows] = np.arange(len(rows))
+    return rows, Candidates(
+        texts=(),
+        recallable=candidates.recallable[rows],
+        messages=candidates.messages[rows],
+        questions=candidates.questions[rows],
+        substance=candidates.substance[rows],
+        past=candidates.past[rows],
+        successors=places[candidates.successors[rows]],
+        meaning=candidates.meaning[rows],
+        words=candidates.words[rows],
+        characters=candidates.characters[rows],
+        before=places[candidates.before[rows]],
+        after=places[candidates.after[rows]],
+        sessions=candidates.sessions[rows],
+        named=candidates.named[rows],
+        links=places[candidates.links[:, flags[facts] & flags[sources]]],
+        at=candidates.at[rows],
+        importance=candidates.importance[rows],
+    )
