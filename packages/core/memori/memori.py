@@ -53,6 +53,9 @@ ResultT = TypeVar("ResultT")
 
 # How many recollections are looked at for each that a call is given: some are in the request already.
 _CANDIDATES = 4
+# A message that matches much worse than the best one is but its neighbour in the dialogue; facts are read for a reason.
+_MESSAGE_SHARE = 0.5
+_FORK_S = 1.0  # What a fork waits for transactions to end.
 _LOOK_S = 0.25  # Between two looks at the database, where another process may be doing the work that is waited for.
 
 
@@ -521,6 +524,11 @@ class Memori:
 
         return await in_thread(lambda: self.turn(messages, **options))
 
+    def ready(self) -> Memori:
+        """Return this once recall is ready: loading the embedder takes a good 0.5 s, which no call should wait for."""
+        self._warm.join()
+        return self
+
     def failed(self, error: Exception) -> None:
         """Log and count a failure of an adapter's own, which must not harm the call; ``on_error="raise"`` raises it."""
         self._hooks.failed(error)
@@ -534,6 +542,7 @@ class Memori:
         limit, messages_left = self.config.recall_facts_limit, self.config.recall_message_limit
         known = {message.content.strip() for message in sent}
         chosen: list[Recollection] = []
+        best = 0.0
         for item in self._recaller.recall(
             attribution.entity_id,
             query,
@@ -543,8 +552,9 @@ class Memori:
         ):
             if len(chosen) == limit:
                 break
+            best = max(best, item.score)
             if item.kind == "message":
-                if messages_left == 0 or item.content.strip() in known:
+                if messages_left == 0 or item.content.strip() in known or item.score < _MESSAGE_SHARE * best:
                     continue
                 messages_left -= 1
             chosen.append(item)
@@ -611,8 +621,7 @@ class Llm:
         self._memori._open()
         for given in filter(lambda given: given is not None, clients):
             client_adapter(given).register(given, self._memori._hooks)
-        self._memori._warm.join()  # A call must find the embedder ready; importing and loading it takes a good 0.5 s.
-        return self._memori
+        return self._memori.ready()
 
     def unregister(self, client: Any) -> bool:
         """Leave this client's calls alone again; return whether it was registered here."""
@@ -727,10 +736,20 @@ def _shut_down(
 _alive: weakref.WeakSet[Memori] = weakref.WeakSet()
 
 
+def _before_fork() -> None:
+    for memori in list(_alive):
+        memori._storage.pause(_FORK_S)
+
+
+def _after_fork_in_parent() -> None:
+    for memori in list(_alive):
+        memori._storage.resume()
+
+
 def _after_fork() -> None:
     for memori in list(_alive):
         memori._after_fork()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork)

@@ -206,6 +206,14 @@ class SQLStorage:
     def close(self) -> None:
         self._database.close()
 
+    def pause(self, timeout_s: float) -> None:
+        """Let no transaction run until `resume`: to be called before a fork."""
+        self._database.pause(timeout_s)
+
+    def resume(self) -> None:
+        """Let transactions run again: to be called in the parent after a fork."""
+        self._database.resume()
+
     def reset(self) -> None:
         """Leave open connections to the parent process: to be called in the child after a fork."""
         self._database.reset()
