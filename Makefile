@@ -11,9 +11,14 @@ endif
 OLDEST := $(VENV)-oldest
 LITELLM := $(VENV)-litellm
 LITELLM_OLDEST := $(VENV)-litellm-oldest
-LITELLM_TESTS := tests/core/test_capture_litellm.py
+LITELLM_TESTS := tests/core/test_capture_litellm.py tests/core/test_provider_memory.py
 # With what LiteLLM's own 'responses' asks for in newer versions, without saying so.
-LITELLM_NEEDS := --editable '.[litellm]' mcp 'pytest>=9.0,<10' 'pytest-timeout>=2.4,<3'
+LITELLM_NEEDS := --editable '.[litellm]' mcp 'pytest>=9.0,<10' 'pytest-timeout>=2.4,<3' 'blockbuster>=1.5,<2'
+PYDANTIC_AI_OLDEST := $(VENV)-pydantic-ai-oldest
+PYDANTIC_AI_TESTS := tests/adapters/test_pydantic_ai.py tests/adapters/test_pydantic_ai_agents.py
+# With the oldest SDKs that its models take, which are newer than the oldest that memori takes by themselves.
+PYDANTIC_AI_NEEDS := --editable '.[pydantic-ai]' 'pydantic-ai-slim[openai,anthropic]' openai==3.26.0 anthropic==1.12.1 \
+	'pytest>=9.0,<10' 'pytest-timeout>=2.4,<3' 'blockbuster>=1.5,<2'
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help demo test lint format bench test-oldest test-litellm clean
@@ -34,6 +39,7 @@ lint: $(VENV)/.dev  ## Check style, types and import contracts
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy --strict packages tests examples benchmarks
+	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
 	$(VENV)/bin/lint-imports --no-logo --no-cache
 
 format: $(VENV)/.dev  ## Rewrite the code in the house style
@@ -43,8 +49,9 @@ format: $(VENV)/.dev  ## Rewrite the code in the house style
 bench: $(VENV)/.dev  ## Measure what memori costs on this machine
 	$(VENV)/bin/python -m benchmarks
 
-test-oldest: $(OLDEST)/.dev  ## Run the tests on the oldest versions of the dependencies that are supported
+test-oldest: $(OLDEST)/.dev $(PYDANTIC_AI_OLDEST)/.dev  ## Run the tests on the oldest versions of the dependencies
 	$(OLDEST)/bin/python -m pytest
+	$(PYDANTIC_AI_OLDEST)/bin/python -m pytest $(PYDANTIC_AI_TESTS)
 
 test-litellm: $(LITELLM)/.dev $(LITELLM_OLDEST)/.dev  ## Test LiteLLM's newest and oldest; it holds other packages back
 	$(LITELLM)/bin/python -m pytest $(LITELLM_TESTS)
@@ -83,4 +90,10 @@ $(LITELLM_OLDEST)/.dev: pyproject.toml .ci/floors.py
 	$(call environment,$(LITELLM_OLDEST),pip)
 	$(LITELLM_OLDEST)/bin/python .ci/floors.py litellm openai >$(LITELLM_OLDEST)/floors.txt
 	$(LITELLM_OLDEST)/bin/python -m pip install --quiet --constraint $(LITELLM_OLDEST)/floors.txt $(LITELLM_NEEDS)
+	@touch $@
+
+$(PYDANTIC_AI_OLDEST)/.dev: pyproject.toml .ci/floors.py
+	$(call environment,$(PYDANTIC_AI_OLDEST),pip)
+	$(PYDANTIC_AI_OLDEST)/bin/python .ci/floors.py pydantic-ai >$(PYDANTIC_AI_OLDEST)/floors.txt
+	$(PYDANTIC_AI_OLDEST)/bin/python -m pip install --quiet --constraint $(PYDANTIC_AI_OLDEST)/floors.txt $(PYDANTIC_AI_NEEDS)
 	@touch $@

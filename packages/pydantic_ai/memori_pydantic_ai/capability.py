@@ -64,6 +64,9 @@ class MemoriCapability(AbstractCapability[AgentDepsT]):
     _aside: bool = field(default=True, init=False, repr=False, compare=False)
     _delegated: bool = field(default=False, init=False, repr=False, compare=False)
 
+    def __post_init__(self) -> None:
+        self.memori.ready()
+
     @classmethod
     def get_serialization_name(cls) -> str | None:
         return None  # A Memori cannot be written into a spec.

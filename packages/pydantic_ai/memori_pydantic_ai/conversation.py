@@ -49,7 +49,7 @@ def sent(history: Sequence[ModelMessage], *, prompt: Prompt = None, outputs: Col
                     said.append(Message(role="user", content=_text(part.content)))
             elif isinstance(part, BaseToolReturnPart):
                 said += _result(part, outputs)
-            elif part.part_kind in ("retry-prompt", "retry-feedback"):
+            elif part.part_kind == "retry-prompt" or part.part_kind == "retry-feedback":
                 said.append(Message(role="tool", kind="tool_result", content=part.model_response()))
     return said
 

@@ -25,6 +25,7 @@ class HasUserId(Protocol):
     @property
     def user_id(self) -> str:
         """Whom memories are about."""
+        ...
 
 
 def user_of(user: User[AgentDepsT], ctx: RunContext[AgentDepsT]) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol
 
@@ -185,7 +185,7 @@ def _request_stream(
         settings: ModelSettings | None,
         parameters: ModelRequestParameters,
         run_context: Any = None,
-    ) -> AsyncIterator[StreamedResponse]:
+    ) -> AsyncGenerator[StreamedResponse, None]:
         under_way = _Request(registration.memories, model, parameters)
         enriched = await under_way.begin(messages)
         async with request_stream(enriched, settings, parameters, run_context) as stream:
