@@ -11,7 +11,7 @@ endif
 OLDEST := $(VENV)-oldest
 LITELLM := $(VENV)-litellm
 LITELLM_OLDEST := $(VENV)-litellm-oldest
-LITELLM_TESTS := tests/core/test_capture_litellm.py tests/core/test_provider_memory.py
+LITELLM_TESTS := -k 'litellm or LiteLLM' tests/core/test_capture_litellm.py tests/core/test_provider_memory.py
 # With what LiteLLM's own 'responses' asks for in newer versions, without saying so.
 LITELLM_NEEDS := --editable '.[litellm]' mcp 'pytest>=9.0,<10' 'pytest-timeout>=2.4,<3' 'blockbuster>=1.5,<2'
 PYDANTIC_AI_OLDEST := $(VENV)-pydantic-ai-oldest

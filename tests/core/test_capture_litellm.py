@@ -7,89 +7,44 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
-import os
-import warnings
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from importlib.metadata import version
 from typing import Any
 
 import pytest
-
-os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # Otherwise it fetches its prices while it is imported.
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # Only what other people's packages say while they are imported.
-    litellm: Any = pytest.importorskip("litellm")
-
 from openai import OpenAI
 
 from memori.capture.litellm import adapter
 from memori.capture.openai import adapter as openai_adapter
 from memori.capture.registry import client_adapter
 from memori.errors import ConfigurationError
-from memori.testing.calls import ProviderCall
 from memori.testing.capture import QUESTION, CaptureSuite
 from memori.testing.listening import BLOCK, ListeningHooks
 from memori.testing.litellm_calls import LITELLM_CALLS, LITELLM_MODEL
 from memori.testing.provider import ProviderServer, Reply, ToolCall
+from memori.testing.providers import PROVIDERS, async_litellm, close_litellm_clients, import_litellm, litellm_router
 from memori.types import Message
 
-# LiteLLM's own doing.
-pytestmark = [
-    pytest.mark.filterwarnings(
-        "ignore:Items? .* on TypedDict class .* (is|are) using the `ReadOnly` qualifier:UserWarning"
-    ),
-    pytest.mark.filterwarnings("ignore:Pydantic serializer warnings:UserWarning"),
-    # An event loop that a synchronous call makes for its own logging, with the pair of sockets by which it is woken.
-    pytest.mark.filterwarnings("ignore:unclosed event loop:ResourceWarning"),
-    pytest.mark.filterwarnings("ignore:unclosed <socket.socket fd=\\d+, family=1,:ResourceWarning"),
-]
+try:
+    litellm = import_litellm()
+except ImportError:
+    pytest.skip("litellm is not installed", allow_module_level=True)
+
+pytestmark = [pytest.mark.filterwarnings(noise) for sdk in PROVIDERS if sdk.name == "LiteLLM" for noise in sdk.noise]
 
 MESSAGES = [{"role": "user", "content": QUESTION}]
 
 
 @contextmanager
 def pointed_at(address: str) -> Iterator[Any]:
-    """Let the module talk to *address* alone."""
+    """The module, talking to *address* alone."""
     litellm.api_base, litellm.api_key = f"{address}/v1", "key"
-    litellm.telemetry, litellm.suppress_debug_info = False, True
-    litellm.disable_aiohttp_transport = True  # Its sessions are closed by nobody.
     try:
         yield litellm
     finally:
         litellm.api_base = litellm.api_key = None
-        for kept in kept_clients():
-            if not inspect.iscoroutinefunction(kept.close):
-                kept.close()
-        litellm.in_memory_llm_clients_cache.flush_cache()
-
-
-@contextmanager
-def router(address: str) -> Iterator[Any]:
-    with pointed_at(address):
-        parameters = {"model": LITELLM_MODEL, "api_base": f"{address}/v1", "api_key": "key"}
-        made = litellm.Router(model_list=[{"model_name": LITELLM_MODEL, "litellm_params": parameters}], num_retries=0)
-        try:
-            yield made
-        finally:
-            made.discard()
-
-
-@asynccontextmanager
-async def asynchronously(client: AbstractContextManager[Any]) -> AsyncIterator[Any]:
-    with client as made:
-        try:
-            yield made
-        finally:
-            for kept in kept_clients():
-                if inspect.iscoroutinefunction(kept.close):
-                    await kept.close()
-
-
-def kept_clients() -> list[Any]:
-    """Return the clients that LiteLLM keeps for the next call and closes at no time."""
-    return [kept for kept in litellm.in_memory_llm_clients_cache.cache_dict.values() if hasattr(kept, "close")]
+        close_litellm_clients()
 
 
 class Every(CaptureSuite):
@@ -100,9 +55,6 @@ class Every(CaptureSuite):
     def touched(self, client: Any) -> list[Any]:
         return [client]
 
-    def breaks_after(self, call: ProviderCall) -> int:
-        return 4 if call.path == "/chat/completions" else 7
-
 
 class TestEveryCallOfTheModule(Every):
     provider = "127.0.0.1"
@@ -111,7 +63,7 @@ class TestEveryCallOfTheModule(Every):
         return pointed_at(address)
 
     def async_client(self, address: str) -> AbstractAsyncContextManager[Any]:
-        return asynchronously(pointed_at(address))
+        return async_litellm(pointed_at(address))
 
     @pytest.fixture(autouse=True)
     def nobody_listens_afterwards(self, hooks: ListeningHooks) -> Iterator[None]:
@@ -136,10 +88,10 @@ class TestEveryCallOfARouter(Every):
     provider = "litellm"
 
     def client(self, address: str) -> AbstractContextManager[Any]:
-        return router(address)
+        return litellm_router(address)
 
     def async_client(self, address: str) -> AbstractAsyncContextManager[Any]:
-        return asynchronously(router(address))
+        return async_litellm(litellm_router(address))
 
 
 @pytest.fixture
@@ -158,7 +110,7 @@ def hooks() -> Iterator[ListeningHooks]:
 class TestRegistration:
     def test_takes_the_module_and_its_routers_and_nothing_else(self, server: ProviderServer) -> None:
         """Fails when the entry point is missing, or something that makes no calls is taken for a client."""
-        with router(server.url) as made:
+        with litellm_router(server.url) as made:
             assert client_adapter(litellm) is client_adapter(made) is adapter
         for other in (litellm.utils, litellm.ModelResponse()):
             with pytest.raises(ConfigurationError, match="pass the module litellm itself"):
@@ -166,7 +118,7 @@ class TestRegistration:
 
     def test_of_module_router_and_client_is_one_exchange(self, server: ProviderServer, hooks: ListeningHooks) -> None:
         """Fails when a router that asks the module, which asks a client of OpenAI's, injects and records each time."""
-        with router(server.url) as made, OpenAI(api_key="key", base_url=f"{server.url}/v1") as client:
+        with litellm_router(server.url) as made, OpenAI(api_key="key", base_url=f"{server.url}/v1") as client:
             adapter.register(made, hooks)
             adapter.register(litellm, hooks)
             openai_adapter.register(client, hooks)
@@ -265,7 +217,7 @@ class TestConversations:
         adapter.register(litellm, hooks)
 
         async def main() -> None:
-            async with asynchronously(pointed_at(server.url)):
+            async with async_litellm(pointed_at(server.url)):
                 calls = (litellm.acompletion(model=LITELLM_MODEL, messages=MESSAGES) for _ in range(8))
                 await asyncio.gather(*calls)
 

@@ -20,7 +20,8 @@ from openai import AsyncAzureOpenAI, AsyncOpenAI, AzureOpenAI, OpenAI
 
 from memori.capture.openai import adapter
 from memori.errors import ConfigurationError
-from memori.testing.openai_calls import OPENAI_CALLS, City, OpenAICall
+from memori.testing.calls import ProviderCall
+from memori.testing.openai_calls import OPENAI_CALLS, City
 from memori.testing.provider import ProviderServer, Reply, ToolCall
 from memori.types import Message
 
@@ -139,7 +140,7 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.001)
 
 
-def converse(colour: Colour, call: OpenAICall, server: ProviderServer, hooks: Hooks, *, leave: bool = False) -> str:
+def converse(colour: Colour, call: ProviderCall, server: ProviderServer, hooks: Hooks, *, leave: bool = False) -> str:
     """Return the text that the caller saw: all of it, or the first piece when it is to leave in the middle."""
     if colour == "sync":
         with OpenAI(api_key="key", base_url=f"{server.url}/v1", max_retries=1) as client:
@@ -163,7 +164,7 @@ def converse(colour: Colour, call: OpenAICall, server: ProviderServer, hooks: Ho
     return str(arun(server, hooks, program))
 
 
-def rows(calls: Sequence[OpenAICall]) -> list[Any]:
+def rows(calls: Sequence[ProviderCall]) -> list[Any]:
     return [
         pytest.param(call, id=call.id, marks=pytest.mark.skipif(call.since > SDK, reason="this SDK has it not yet"))
         for call in calls
@@ -174,7 +175,7 @@ class TestEveryCall:
     @pytest.mark.parametrize("colour", COLOURS)
     @pytest.mark.parametrize("call", rows(OPENAI_CALLS))
     def test_is_given_memories_and_recorded(
-        self, call: OpenAICall, colour: Colour, server: ProviderServer, hooks: Hooks
+        self, call: ProviderCall, colour: Colour, server: ProviderServer, hooks: Hooks
     ) -> None:
         """Fails when this way to call the SDK goes round memori, or is changed by it."""
         server.script(Reply(text=call.answer))
@@ -197,7 +198,7 @@ class TestEveryCall:
     @pytest.mark.parametrize("colour", COLOURS)
     @pytest.mark.parametrize("call", rows([call for call in OPENAI_CALLS if call.streams]))
     def test_that_is_left_in_the_middle_keeps_what_was_seen(
-        self, call: OpenAICall, colour: Colour, server: ProviderServer, hooks: Hooks
+        self, call: ProviderCall, colour: Colour, server: ProviderServer, hooks: Hooks
     ) -> None:
         """Fails when an early break, a closed stream or the end of a with block loses the turn or makes it whole."""
         server.script(Reply(text=call.answer, chunk_delay_s=0.02))
@@ -211,7 +212,7 @@ class TestEveryCall:
     @pytest.mark.parametrize("colour", COLOURS)
     @pytest.mark.parametrize("call", rows(OPENAI_CALLS))
     def test_passes_untouched_after_unregistering(
-        self, call: OpenAICall, colour: Colour, server: ProviderServer, hooks: Hooks
+        self, call: ProviderCall, colour: Colour, server: ProviderServer, hooks: Hooks
     ) -> None:
         """Fails when a client that was given back still takes part."""
         server.script(Reply(text=call.answer))
@@ -233,7 +234,7 @@ class TestEveryCall:
     @pytest.mark.parametrize("colour", COLOURS)
     @pytest.mark.parametrize("call", rows(OPENAI_CALLS))
     def test_that_the_provider_refuses_records_nothing(
-        self, call: OpenAICall, colour: Colour, server: ProviderServer, hooks: Hooks
+        self, call: ProviderCall, colour: Colour, server: ProviderServer, hooks: Hooks
     ) -> None:
         """Fails when the provider's own error is changed, or a call without an answer is recorded."""
         server.script(Reply(status=400, error_message="no such model"))
@@ -247,11 +248,10 @@ class TestEveryCall:
     @pytest.mark.parametrize("call", rows([call for call in OPENAI_CALLS if call.streams and call.heard]))
     @pytest.mark.parametrize("fault", ["error_after", "cut_after"])
     def test_that_breaks_off_keeps_what_came_and_raises_the_same(
-        self, fault: str, call: OpenAICall, colour: Colour, server: ProviderServer, hooks: Hooks
+        self, fault: str, call: ProviderCall, colour: Colour, server: ProviderServer, hooks: Hooks
     ) -> None:
         """Fails when an error in mid-stream loses the turn, or is not the error that the SDK raises."""
-        place = 4 if call.path == "/chat/completions" else 7
-        faults: dict[str, Any] = {fault: place}
+        faults: dict[str, Any] = {fault: call.begun}
         server.script(Reply(text=call.answer, error_message="overloaded", **faults))
         with pytest.raises(Exception) as plain:  # noqa: PT011 - which error it is differs by SDK; see below
             converse(colour, call, server, Hooks(block=None))

@@ -30,10 +30,10 @@ def _said(thing: Any) -> str:
     """Return the text in a message or in an event, given as an object or as JSON."""
     if isinstance(thing, Mapping):
         if "content" in thing:
-            return "".join(block["text"] for block in thing["content"])
+            return "".join(block.get("text", "") for block in thing["content"])
         return str(thing.get("delta", {}).get("text", ""))
     if hasattr(thing, "content"):
-        return "".join(block.text for block in thing.content)
+        return "".join(getattr(block, "text", "") for block in thing.content)
     return getattr(thing.delta, "text", "") if thing.type == "content_block_delta" else ""
 
 

@@ -30,6 +30,7 @@ class ProviderCall:
         streams: Whether its caller sees the reply bit by bit, and may leave in the middle.
         heard: Whether the SDK itself reads the reply; False where it hands out bytes.
         answer: What the provider should answer.
+        begun: After how many chunks of its stream the reply has begun.
         since: The first SDK that has it.
     """
 
@@ -41,6 +42,7 @@ class ProviderCall:
     streams: bool = False
     heard: bool = True
     answer: str
+    begun: int = 4
     since: tuple[int, int] = (0, 0)
 
     def run(self, client: Any, question: str) -> Iterator[str]:

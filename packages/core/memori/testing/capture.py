@@ -55,10 +55,6 @@ class CaptureSuite:
         """Return the objects of a client of either kind on which anything is replaced."""
         raise NotImplementedError
 
-    def breaks_after(self, call: ProviderCall) -> int:
-        """Return after how many chunks of its stream the reply to *call* has begun, and is to break off."""
-        return 4
-
     @pytest.fixture
     def server(self) -> Iterator[ProviderServer]:
         with ProviderServer() as running:
@@ -175,7 +171,7 @@ class CaptureSuite:
         hooks: ListeningHooks,
     ) -> None:
         """Fails when an error in mid-stream loses the turn, or is not the error that the SDK raises."""
-        faults: dict[str, Any] = {fault: self.breaks_after(call)}
+        faults: dict[str, Any] = {fault: call.begun}
         server.script(*[Reply(text=call.answer, error_message="overloaded", **faults)] * 2)
         outcomes: list[type[BaseException] | str] = []
         for listening in ((), (hooks,)):

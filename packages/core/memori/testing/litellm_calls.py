@@ -125,7 +125,7 @@ def _calls() -> Iterator[ProviderCall]:
     response: dict[str, Any] = {"path": "/responses", "answer": ANSWER}
     yield ProviderCall(id="responses()", shape="plain", ask=_responses(), ways=plain, **response)
     ask = _responses(stream=True)
-    more: dict[str, Any] = {**response, "shape": "stream", "streams": True}
+    more: dict[str, Any] = {**response, "shape": "stream", "streams": True, "begun": 7}
     yield ProviderCall(id="responses(stream=True)", ask=ask, ways=chunks, **more)
 
 

@@ -5,15 +5,15 @@ One table for whatever must hold however a program talks to OpenAI; each row wor
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from pydantic import BaseModel
 
-__all__ = ["OPENAI_CALLS", "City", "OpenAICall"]
+from memori.testing.calls import ProviderCall, Shape
+
+__all__ = ["OPENAI_CALLS", "City"]
 
 MODEL = "gpt-4o-mini"
 ANSWER = "Blue is the one you told me about."
@@ -28,46 +28,7 @@ class City(BaseModel):
 
 _Hear: TypeAlias = Callable[[Any], Iterator[str]]
 _AHear: TypeAlias = Callable[[Any], AsyncIterator[str]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenAICall:
-    """One way to ask.
-
-    Attributes:
-        id: The call as one would write it.
-        path: What the request's path ends with.
-        ask: Makes the call: ``ask(client, question)``.
-        streams: Whether its caller sees the reply bit by bit, and may leave in the middle.
-        heard: Whether the SDK itself reads the reply; False where it hands out bytes.
-        answer: What the provider should answer.
-        since: The first SDK that has it.
-    """
-
-    id: str
-    path: str
-    ask: Callable[[Any, str], Any]
-    ways: tuple[_Hear, _AHear]
-    streams: bool = False
-    heard: bool = True
-    answer: str = ANSWER
-    since: tuple[int, int] = (2, 0)
-
-    def run(self, client: Any, question: str) -> Iterator[str]:
-        """Make the call and yield the text as its caller sees it. Closed early, it leaves the call in the middle."""
-        # Not held by a variable: a stream that is left must be gone when this is.
-        yield from self.ways[0](self.ask(client, question))
-
-    async def arun(self, client: Any, question: str) -> AsyncIterator[str]:
-        """Do what `run` does with an asynchronous client."""
-        asked = self.ask(client, question)
-        pieces = self.ways[1](await asked if inspect.isawaitable(asked) else asked)
-        del asked
-        try:
-            async for piece in pieces:
-                yield piece
-        finally:
-            await pieces.aclose()  # type: ignore[attr-defined]
+_Ways: TypeAlias = tuple[_Hear, _AHear]
 
 
 def _said(thing: Any) -> str:
@@ -278,8 +239,8 @@ def _post(client: Any, question: str) -> Any:
 _Ask: TypeAlias = Callable[..., Callable[[Any, str], Any]]
 
 
-def _both(name: str, path: str, resource: Callable[[Any], Any], ask: _Ask, shape: str) -> Iterator[OpenAICall]:
-    """Yield what both APIs offer in the same form; *shape* is the argument that asks for structured output."""
+def _both(name: str, path: str, resource: Callable[[Any], Any], ask: _Ask, wanted: str) -> Iterator[ProviderCall]:
+    """Yield what both APIs offer in the same form; *wanted* is the argument that asks for structured output."""
 
     def raw(client: Any) -> Any:
         return resource(client).with_raw_response
@@ -287,59 +248,61 @@ def _both(name: str, path: str, resource: Callable[[Any], Any], ask: _Ask, shape
     def streaming(client: Any) -> Any:
         return resource(client).with_streaming_response
 
-    def row(suffix: str, asks: Callable[[Any, str], Any], ways: tuple[_Hear, _AHear], **more: Any) -> OpenAICall:
-        return OpenAICall(id=f"{name}.{suffix}", path=path, ask=asks, ways=ways, **more)
+    def row(suffix: str, shape: Shape, asks: Callable[[Any, str], Any], ways: _Ways, **more: Any) -> ProviderCall:
+        return _row(f"{name}.{suffix}", shape, path, asks, ways, **more)
 
-    city: dict[str, Any] = {"answer": _CITY_ANSWER}
-    flow: dict[str, Any] = {"streams": True}
-    yield row("create()", ask(resource), (_reply, _areply))
-    yield row("create(stream=False)", ask(resource, stream=False), (_reply, _areply))
-    yield row("create(stream=True)", ask(resource, stream=True), (_chunks, _achunks), **flow)
-    yield row("create(stream=True), with", ask(resource, stream=True), (_chunks_in_with, _achunks_in_with), **flow)
-    yield row("create(stream=True), close()", ask(resource, stream=True), (_chunks_closed, _achunks_closed), **flow)
-    yield row("create(stream=True), next()", ask(resource, stream=True), (_chunks_by_next, _achunks_by_next), **flow)
-    yield row("stream()", ask(resource, "stream"), (_chunks_in_with, _achunks_in_with), **flow)
-    yield row("stream(), final", ask(resource, "stream"), (_final, _afinal))
-    yield row("parse()", ask(resource, "parse", **{shape: City}), (_reply, _areply), **city)
-    yield row("with_raw_response.create()", ask(raw), (_raw, _araw))
-    yield row("with_raw_response.create(), text", ask(raw), (_raw_text, _araw_text))
-    yield row("with_raw_response.parse()", ask(raw, "parse", **{shape: City}), (_raw, _araw), **city)
-    yield row("with_raw_response.create(stream=True)", ask(raw, stream=True), (_raw_chunks, _araw_chunks), **flow)
-    yield row("with_streaming_response.create(), parse()", ask(streaming), (_unread, _aunread))
-    yield row("with_streaming_response.create(), json()", ask(streaming), (_unread_json, _aunread_json))
-    yield row("with_streaming_response.create(), bytes", ask(streaming), (_unread_bytes, _aunread_bytes), heard=False)
+    city, flow = {"answer": _CITY_ANSWER}, {"streams": True}
+    created, streamed, helped = ask(resource), ask(resource, stream=True), ask(resource, "stream")
+    yield row("create()", "plain", created, (_reply, _areply))
+    yield row("create(stream=False)", "plain", ask(resource, stream=False), (_reply, _areply))
+    yield row("create(stream=True)", "stream", streamed, (_chunks, _achunks), **flow)
+    yield row("create(stream=True), with", "stream", streamed, (_chunks_in_with, _achunks_in_with), **flow)
+    yield row("create(stream=True), close()", "stream", streamed, (_chunks_closed, _achunks_closed), **flow)
+    yield row("create(stream=True), next()", "stream", streamed, (_chunks_by_next, _achunks_by_next), **flow)
+    yield row("stream()", "stream helper", helped, (_chunks_in_with, _achunks_in_with), **flow)
+    yield row("stream(), final", "stream helper", helped, (_final, _afinal))
+    yield row("parse()", "structured", ask(resource, "parse", **{wanted: City}), (_reply, _areply), **city)
+    yield row("with_raw_response.create()", "raw", ask(raw), (_raw, _araw))
+    yield row("with_raw_response.create(), text", "raw", ask(raw), (_raw_text, _araw_text))
+    yield row("with_raw_response.parse()", "raw", ask(raw, "parse", **{wanted: City}), (_raw, _araw), **city)
     yield row(
-        "with_streaming_response.create(stream=True), parse()",
-        ask(streaming, stream=True),
-        (_unread_chunks, _aunread_chunks),
-        **flow,
+        "with_raw_response.create(stream=True)", "raw", ask(raw, stream=True), (_raw_chunks, _araw_chunks), **flow
     )
-    yield row(
-        "with_streaming_response.create(stream=True), lines",
-        ask(streaming, stream=True),
-        (_unread_lines, _aunread_lines),
-        heard=False,
-        **flow,
-    )
+    unread, asked = "with_streaming_response.create()", ask(streaming)
+    yield row(f"{unread}, parse()", "raw", asked, (_unread, _aunread))
+    yield row(f"{unread}, json()", "raw", asked, (_unread_json, _aunread_json))
+    yield row(f"{unread}, bytes", "raw", asked, (_unread_bytes, _aunread_bytes), heard=False)
+    unread, asked = "with_streaming_response.create(stream=True)", ask(streaming, stream=True)
+    yield row(f"{unread}, parse()", "raw", asked, (_unread_chunks, _aunread_chunks), **flow)
+    yield row(f"{unread}, lines", "raw", asked, (_unread_lines, _aunread_lines), heard=False, **flow)
 
 
-def _calls() -> Iterator[OpenAICall]:
+def _row(
+    name: str, shape: Shape, path: str, ask: Callable[[Any, str], Any], ways: _Ways, answer: str = ANSWER, **more: Any
+) -> ProviderCall:
+    begun = 4 if path == "/chat/completions" else 7
+    return ProviderCall(id=name, shape=shape, path=path, ask=ask, ways=ways, answer=answer, begun=begun, **more)
+
+
+def _calls() -> Iterator[ProviderCall]:
     chat, responses = "/chat/completions", "/responses"
-    plain, chunks = (_reply, _areply), (_chunks, _achunks)
     yield from _both("chat.completions", chat, lambda client: client.chat.completions, _chat, "response_format")
     yield from _both("responses", responses, lambda client: client.responses, _responses, "text_format")
-    beta_chat = _chat(lambda client: client.beta.chat.completions, "parse", response_format=City)
-    yield OpenAICall(id="beta.chat.completions.parse()", path=chat, ask=beta_chat, ways=plain, answer=_CITY_ANSWER)
+    plain = (_reply, _areply)
+    ask = _chat(lambda client: client.beta.chat.completions, "parse", response_format=City)
+    yield _row("beta.chat.completions.parse()", "structured", chat, ask, plain, answer=_CITY_ANSWER)
     for stream in (False, True):
-        more: dict[str, Any] = {"ways": chunks if stream else plain, "streams": stream}
+        shape: Shape = "stream" if stream else "plain"
+        ways = (_chunks, _achunks) if stream else plain
         flag = f"(stream={stream})"
-        beta = _responses(lambda client: client.beta.responses, stream=stream)
-        yield OpenAICall(id=f"beta.responses.create{flag}", path=responses, ask=beta, since=(2, 45), **more)
-        options = _chat(lambda client: client.with_options(timeout=30).chat.completions, stream=stream)
-        yield OpenAICall(id=f"with_options().chat.completions.create{flag}", path=chat, ask=options, **more)
-        copied = _responses(lambda client: client.copy().responses, stream=stream)
-        yield OpenAICall(id=f"copy().responses.create{flag}", path=responses, ask=copied, **more)
-    yield OpenAICall(id="post()", path=chat, ask=_post, ways=plain)
+        flow: dict[str, Any] = {"streams": stream}
+        ask = _responses(lambda client: client.beta.responses, stream=stream)
+        yield _row(f"beta.responses.create{flag}", shape, responses, ask, ways, since=(2, 45), **flow)
+        ask = _chat(lambda client: client.with_options(timeout=30).chat.completions, stream=stream)
+        yield _row(f"with_options().chat.completions.create{flag}", shape, chat, ask, ways, **flow)
+        ask = _responses(lambda client: client.copy().responses, stream=stream)
+        yield _row(f"copy().responses.create{flag}", shape, responses, ask, ways, **flow)
+    yield _row("post()", "plain", chat, _post, plain)
 
 
-OPENAI_CALLS: tuple[OpenAICall, ...] = tuple(_calls())
+OPENAI_CALLS: tuple[ProviderCall, ...] = tuple(_calls())
