@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import re
 import sqlite3
+import warnings
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -21,6 +24,8 @@ from memori.testing.provider import ProviderServer, answer_from_context
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 ALL_PAGES = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "AGENTS.md", ROOT / "CHANGELOG.md"]
+# What a page needs that cannot be had beside the oldest of everything else.
+NEEDS = {"pydantic-ai.md": "pydantic_ai.models.openai"}
 
 
 @pytest.fixture
@@ -52,6 +57,8 @@ def run_sql(example: Example) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_the_blocks_of_a_page_run(page: Path, provider: ProviderServer) -> None:
     """Fails when a Python block raises or prints something else than shown, or a query has other rows."""
+    if page.name in NEEDS:
+        pytest.importorskip(NEEDS[page.name], exc_type=ImportError)
     document = Document.parse(str(page), PythonCodeBlockParser(), CodeBlockParser("sql", run_sql))
     examples = list(document.examples())
     assert examples
@@ -59,9 +66,14 @@ def test_the_blocks_of_a_page_run(page: Path, provider: ProviderServer) -> None:
         for example in examples:
             example.evaluate()
     finally:
-        for value in reversed(list(document.namespace.values())):
-            if isinstance(value, (Memori, OpenAI)):
-                value.close()
+        for value in [value for value in document.namespace.values() if isinstance(value, (Memori, OpenAI))][::-1]:
+            value.close()
+        # A page leaves to its program's end what an agent's synchronous runs have open: their loop and its connections.
+        document.namespace.clear()
+        asyncio.set_event_loop(None)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
 
 
 @pytest.mark.parametrize("page", ALL_PAGES, ids=lambda path: path.name)
