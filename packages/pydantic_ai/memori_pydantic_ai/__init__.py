@@ -5,9 +5,9 @@ from __future__ import annotations
 try:
     import pydantic_ai as _pydantic_ai  # noqa: F401 - to say at once which extra is missing
 except ImportError as error:
-    from memori import errors
+    from memori import MissingExtraError
 
-    raise errors.MissingExtraError("pydantic-ai-slim", extra="pydantic-ai") from error
+    raise MissingExtraError("pydantic-ai-slim", extra="pydantic-ai") from error
 
 from memori_pydantic_ai.capability import MemoriCapability
 from memori_pydantic_ai.dependencies import HasUserId, MemoriDeps
