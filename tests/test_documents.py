@@ -3,29 +3,64 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import gc
+import importlib
 import re
 import sqlite3
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields
+from inspect import isclass, ismodule
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
-from openai import OpenAI
 from sybil import Example
 from sybil.document import Document
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
 
-from memori import Memori
 from memori.settings import Settings
 from memori.testing.provider import ProviderServer, answer_from_context
+from memori.testing.providers import table
+from memori.testing.xai_protocol import XAIServer
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 ALL_PAGES = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "AGENTS.md", ROOT / "CHANGELOG.md"]
 # What a page needs that cannot be had beside the oldest of everything else.
-NEEDS = {"pydantic-ai.md": "pydantic_ai.models.openai"}
+NEEDS = {"pydantic-ai.md": "pydantic_ai.models.openai", "litellm.md": "litellm"}
+KEYS = ("ANTHROPIC", "AZURE_OPENAI", "DEEPSEEK", "GEMINI", "NEBIUS", "NVIDIA", "OPENAI", "OPENROUTER", "XAI")
+
+
+def redirect(server: ProviderServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every request of a provider's SDK go to *server*, whatever its address: pages show the real ones."""
+
+    def redirected(send: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        def handle_request(transport: Any, request: Any) -> Any:
+            address = urlsplit(server.url)
+            request.url = request.url.copy_with(scheme=address.scheme, host=address.hostname, port=address.port)
+            return send(transport, request)
+
+        return handle_request
+
+    for name in ("httpx", "httpx2"):  # An SDK's version decides which of the two it uses.
+        with contextlib.suppress(ImportError):
+            transport = importlib.import_module(name).HTTPTransport
+            monkeypatch.setattr(transport, "handle_request", redirected(transport.handle_request))
+
+
+@pytest.fixture
+def grok(provider: ProviderServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What `redirect` does, for the one SDK that speaks gRPC."""
+    from xai_sdk import Client
+
+    with XAIServer(provider) as server:
+        made = functools.partialmethod(Client.__init__, api_host=server.host, use_insecure_channel=True)
+        monkeypatch.setattr(Client, "__init__", made)
+        yield
 
 
 @pytest.fixture
@@ -34,10 +69,12 @@ def provider(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Provid
     with ProviderServer(answer=answer_from_context) as server:
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
-        monkeypatch.setenv("OPENAI_API_KEY", "local")
+        for name in KEYS:
+            monkeypatch.setenv(f"{name}_API_KEY", "local")
         # A busy machine must not change what the pages show.
         monkeypatch.setenv("MEMORI_RECALL_TIMEOUT_S", "10")
         monkeypatch.setenv("MEMORI_CAPTURE_TIMEOUT_S", "10")
+        redirect(server, monkeypatch)
         yield server
 
 
@@ -55,8 +92,10 @@ def run_sql(example: Example) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
-def test_the_blocks_of_a_page_run(page: Path, provider: ProviderServer) -> None:
+def test_the_blocks_of_a_page_run(page: Path, provider: ProviderServer, request: pytest.FixtureRequest) -> None:
     """Fails when a Python block raises or prints something else than shown, or a query has other rows."""
+    if "xai_sdk" in page.read_text(encoding="utf-8"):
+        request.getfixturevalue("grok")
     if page.name in NEEDS:
         pytest.importorskip(NEEDS[page.name], exc_type=ImportError)
     document = Document.parse(str(page), PythonCodeBlockParser(), CodeBlockParser("sql", run_sql))
@@ -66,7 +105,12 @@ def test_the_blocks_of_a_page_run(page: Path, provider: ProviderServer) -> None:
         for example in examples:
             example.evaluate()
     finally:
-        for value in [value for value in document.namespace.values() if isinstance(value, (Memori, OpenAI))][::-1]:
+        made = [
+            value
+            for value in document.namespace.values()
+            if hasattr(value, "close") and not (isclass(value) or ismodule(value))
+        ]
+        for value in made[::-1]:
             value.close()
         # A page leaves to its program's end what an agent's synchronous runs have open: their loop and its connections.
         document.namespace.clear()
@@ -111,3 +155,9 @@ def test_the_tables_named_on_the_data_page_are_the_tables() -> None:
     rows = re.findall(r"^\| `(memori_\w+)` \| [^|]+ \| ([^|]+) \|$", text, re.MULTILINE)
     documented = {table: re.findall(r"`(\w+)`", columns) for table, columns in rows}
     assert documented == {name: list(table.columns.keys()) for name, table in tables.metadata.tables.items()}
+
+
+def test_the_table_of_providers_is_what_is_tried() -> None:
+    """Fails when the page's table is not the one that the tests' data make: ``python -m memori.testing.providers``."""
+    text = (ROOT / "docs" / "providers.md").read_text(encoding="utf-8")
+    assert table() in text

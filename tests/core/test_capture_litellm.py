@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -244,3 +246,23 @@ def test_the_provider_is_the_one_behind_litellm(arguments: Any, provider: str, h
     with contextlib.suppress(litellm.exceptions.BadRequestError):  # A model that LiteLLM does not know, either.
         litellm.completion(messages=MESSAGES, **arguments)
     assert [turn.provider for turn in hooks.turns] == [provider]
+
+
+def test_the_page_runs_as_it_stands(
+    server: ProviderServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hooks: ListeningHooks
+) -> None:
+    """Fails when what ``docs/litellm.md`` shows does not work, or stores an exchange twice or not at all."""
+    monkeypatch.chdir(tmp_path)
+    page = Path(__file__).parents[2] / "docs" / "litellm.md"
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    namespace: dict[str, Any] = {}
+    with pointed_at(server.url):
+        for block in blocks:
+            exec(block, namespace)  # noqa: S102 - it is the page's own
+    with namespace["mem"] as mem:
+        assert mem.augmentation.wait(30)
+        said = [message.content for message in mem.messages()]
+        mem.llm.unregister(litellm)
+        namespace["router"].discard()
+    assert len(blocks) == 2
+    assert said == ["I live in Rome.", "Understood.", "I work as a nurse.", "Understood."]

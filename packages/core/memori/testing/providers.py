@@ -287,3 +287,7 @@ def table(providers: Sequence[ProviderSDK] = PROVIDERS) -> str:
                 note = str(len(calls))
             lines.append(f"| {provider.name} | {shape} | {' | '.join(cells)} | {note} |")
     return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"{table()}\n")
