@@ -11,9 +11,10 @@ endif
 OLDEST := $(VENV)-oldest
 LITELLM := $(VENV)-litellm
 LITELLM_OLDEST := $(VENV)-litellm-oldest
-LITELLM_TESTS := -k 'litellm or LiteLLM' tests/core/test_capture_litellm.py tests/core/test_provider_memory.py
+LITELLM_TESTS := -k 'litellm or LiteLLM' $(addprefix tests/core/test_,capture_litellm.py provider_memory.py requests_untouched.py)
 # With what LiteLLM's own 'responses' asks for in newer versions, without saying so.
-LITELLM_NEEDS := --editable '.[litellm]' mcp 'pytest>=9.0,<10' 'pytest-timeout>=2.4,<3' 'blockbuster>=1.5,<2'
+LITELLM_NEEDS := --editable '.[litellm]' mcp 'blockbuster>=1.5,<2' 'hypothesis>=6.130,<7' 'pytest>=9.0,<10' \
+	'pytest-timeout>=2.4,<3'
 PYDANTIC_AI_OLDEST := $(VENV)-pydantic-ai-oldest
 PYDANTIC_AI_TESTS := tests/adapters/test_pydantic_ai.py tests/adapters/test_pydantic_ai_agents.py
 # With the oldest SDKs that its models take, which are newer than the oldest that memori takes by themselves.
