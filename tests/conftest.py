@@ -9,6 +9,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says something of the machine, nothing of the code.
+settings.register_profile("memori", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("memori")
 
 _LOCAL_NAMES = {"", "localhost", None}
 _attempts: list[str] = []
