@@ -141,11 +141,13 @@ def google(conversation: Conversation) -> dict[str, Any]:
 
 
 def xai(conversation: Conversation) -> dict[str, Any]:
-    from xai_sdk.chat import assistant, developer, image, system, text, tool, tool_result, user
+    from xai_sdk import chat as parts
+    from xai_sdk.chat import assistant, image, system, text, tool, tool_result, user
 
     messages = [] if conversation.system is None else [system(conversation.system)]
     if conversation.developer is not None:
-        messages.append(developer(conversation.developer))
+        # The oldest SDK has no such role.
+        messages.append(getattr(parts, "developer", system)(conversation.developer))
     for turn in conversation.turns:
         if isinstance(turn, Said):
             picture = image("https://example.com/cat.png")
