@@ -12,7 +12,7 @@ from typing import Any, Literal
 import pytest
 from anthropic.types import Message as AnthropicMessage
 from anthropic.types import RawMessageStreamEvent
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
@@ -574,9 +574,17 @@ def said_by_user(turn: Any) -> bool:
         return False
     content = turn["content"]
     blocks = [text(content)] if isinstance(content, str) else content or []
-    return any(not (isinstance(block, dict) and block.get("type") == "tool_result") for block in blocks)
+    # A search's results come as a block of a type of their own, and are nobody's words either.
+    return any(not (isinstance(block, dict) and str(block.get("type")).endswith("tool_result")) for block in blocks)
 
 
+SEARCHED: list[Any] = [
+    {"type": "tool_result", "tool_use_id": "t", "content": [text("rain")]},
+    {"type": "web_search_tool_result", "tool_use_id": "s", "content": []},
+]
+
+
+@example(conversation=[{"role": "user", "content": SEARCHED}], system=None, extra={}, role="user")
 @given(conversation=conversations, system=systems, extra=extras, role=roles)
 def test_injection_adds_exactly_the_block_and_changes_nothing(
     conversation: list[Any], system: Any, extra: dict[str, Any], role: Place
