@@ -44,7 +44,7 @@ def anthropic(server: ProviderServer) -> Iterator[Anthropic]:
 
 
 def ask_openai(client: OpenAI, messages: list[Any]) -> str:
-    system = {"role": "system", "content": SYSTEM}
+    system: Any = {"role": "system", "content": SYSTEM}
     answer = client.chat.completions.create(model="m", messages=[system, *messages])
     return answer.choices[0].message.content or ""
 
