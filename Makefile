@@ -19,7 +19,7 @@ PYDANTIC_AI_OLDEST := $(VENV)-pydantic-ai-oldest
 PYDANTIC_AI_TESTS := tests/adapters/test_pydantic_ai.py tests/adapters/test_pydantic_ai_agents.py
 # With the oldest SDKs that its models take, which are newer than the oldest that memori takes by themselves.
 PYDANTIC_AI_NEEDS := --editable '.[pydantic-ai]' 'pydantic-ai-slim[openai,anthropic]' openai==3.26.0 anthropic==1.12.1 \
-	'pytest>=9.0,<10' 'pytest-timeout>=2.4,<3' 'blockbuster>=1.5,<2'
+	'blockbuster>=1.5,<2' 'hypothesis>=6.130,<7' 'pytest>=9.0,<10' 'pytest-timeout>=2.4,<3'
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help demo test lint format bench test-oldest test-litellm clean
