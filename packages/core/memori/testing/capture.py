@@ -45,15 +45,15 @@ class CaptureSuite:
 
     def client(self, address: str) -> AbstractContextManager[Any]:
         """Return a synchronous client of what listens at *address*."""
-        raise NotImplementedError
+        raise NotImplementedError("say in the subclass how a synchronous client is made")
 
     def async_client(self, address: str) -> AbstractAsyncContextManager[Any]:
         """Return an asynchronous client of what listens at *address*."""
-        raise NotImplementedError
+        raise NotImplementedError("say in the subclass how an asynchronous client is made")
 
     def touched(self, client: Any) -> list[Any]:
         """Return the objects of a client of either kind on which anything is replaced."""
-        raise NotImplementedError
+        raise NotImplementedError("say in the subclass what of a client is touched")
 
     @pytest.fixture
     def server(self) -> Iterator[ProviderServer]:
