@@ -80,7 +80,7 @@ $(VENV)/.dev: pyproject.toml
 $(OLDEST)/.dev: pyproject.toml .ci/floors.py
 	$(call environment,$(OLDEST),pip)
 	$(OLDEST)/bin/python .ci/floors.py >$(OLDEST)/floors.txt
-	$(OLDEST)/bin/python -m pip install --quiet --constraint $(OLDEST)/floors.txt --editable '.[dev]'
+	$(OLDEST)/bin/python -m pip install --quiet --constraint $(OLDEST)/floors.txt --editable '.[tests]'
 	@touch $@
 
 $(LITELLM)/.dev: pyproject.toml

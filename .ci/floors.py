@@ -13,7 +13,7 @@ from pathlib import Path
 project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 extras = project["optional-dependencies"]
 # The tests' own tools stay new: only what memori itself is installed with there has its floor tried.
-own = next(line for line in extras["dev"] if line.startswith(project["name"]))
+own = next(line for line in extras["tests"] if line.startswith(project["name"]))
 tested = sys.argv[1:] or re.findall(r"[\w-]+", own.partition("[")[2])
 for requirement in [*project["dependencies"], *(line for name in tested for line in extras[name])]:
     found = re.match(r"([\w.-]+)(?:\[[^]]*\])?>=([\w.]+)", requirement)
