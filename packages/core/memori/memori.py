@@ -524,6 +524,15 @@ class Memori:
 
         return await in_thread(lambda: self.turn(messages, **options))
 
+    def answering(self) -> AbstractContextManager[None]:
+        """Return a context manager within which this takes no part in calls of registered clients.
+
+        For an adapter around a model's call: what the model asks of its SDK is the conversation that has its `turn`.
+        """
+        from memori.capture.wrapping import answering
+
+        return answering([self._hooks])
+
     def ready(self) -> Memori:
         """Return this once recall is ready: loading the embedder takes a good 0.5 s, which no call should wait for."""
         self._warm.join()
