@@ -105,11 +105,15 @@ def test_what_a_user_sends_reads_in_every_providers_terms(content: Any, text: st
         ),
         pytest.param(
             add_ai_message_chunks(
-                AIMessageChunk("Let me"),
-                AIMessageChunk(" see."),
-                AIMessageChunk("", tool_call_chunks=[{"name": "weather", "args": "", "id": "call_1", "index": 0}]),
-                AIMessageChunk("", tool_call_chunks=[{"name": None, "args": '{"city": "Zü', "id": None, "index": 0}]),
-                AIMessageChunk("", tool_call_chunks=[{"name": None, "args": 'rich"}', "id": None, "index": 0}]),
+                AIMessageChunk(content="Let me"),
+                AIMessageChunk(content=" see."),
+                AIMessageChunk(
+                    content="", tool_call_chunks=[{"name": "weather", "args": "", "id": "call_1", "index": 0}]
+                ),
+                AIMessageChunk(
+                    content="", tool_call_chunks=[{"name": None, "args": '{"city": "Zü', "id": None, "index": 0}]
+                ),
+                AIMessageChunk(content="", tool_call_chunks=[{"name": None, "args": 'rich"}', "id": None, "index": 0}]),
             ),
             id="chunks",
         ),
@@ -123,7 +127,7 @@ def test_what_a_model_says_and_calls_reads_in_every_providers_terms(message: Bas
 
 def test_a_call_that_broke_off_keeps_what_came_of_it() -> None:
     """Fails when the arguments of a tool call that was not finished are made up."""
-    cut = AIMessageChunk("", tool_call_chunks=[{"name": "weather", "args": '{"ci', "id": "call_1", "index": 0}])
+    cut = AIMessageChunk(content="", tool_call_chunks=[{"name": "weather", "args": '{"ci', "id": "call_1", "index": 0}])
     assert [found.content for found in reply(cut)] == ['weather({"ci)']
 
 
@@ -161,9 +165,9 @@ def test_a_conversation_reads_in_order_and_without_what_nobody_said() -> None:
         AIMessage("", tool_calls=[CALL]),
         ToolMessage("Sunny.", tool_call_id="call_1"),
         ToolMessage("You like rain.", tool_call_id="call_2", artifact=RECALLED),
-        FunctionMessage("7", name="count"),
-        ChatMessage("Thanks.", role="user"),
-        ChatMessage("Welcome.", role="assistant"),
+        FunctionMessage(content="7", name="count"),
+        ChatMessage(content="Thanks.", role="user"),
+        ChatMessage(content="Welcome.", role="assistant"),
         HumanMessage([{"type": "tool_result", "tool_use_id": "call_1", "content": "Still sunny."}]),
     ]
     before = messages_to_dict(messages)
