@@ -9,6 +9,7 @@ VENV := .venv
 FIND_PYTHON := sh .ci/find-python
 endif
 OLDEST := $(VENV)-oldest
+DATABASE_TESTS := tests/conformance/test_storage.py
 LITELLM := $(VENV)-litellm
 LITELLM_OLDEST := $(VENV)-litellm-oldest
 LITELLM_TESTS := -k 'litellm or LiteLLM' $(addprefix tests/core/test_,capture_litellm.py provider_memory.py requests_untouched.py)
@@ -22,7 +23,7 @@ PYDANTIC_AI_NEEDS := --editable '.[pydantic-ai]' 'pydantic-ai-slim[openai,anthro
 	'blockbuster>=1.5,<2' 'hypothesis>=6.130,<7' 'pytest>=9.0,<10' 'pytest-timeout>=2.4,<3'
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint format bench test-oldest test-litellm clean
+.PHONY: help demo test test-databases lint format bench test-oldest test-litellm clean
 .DELETE_ON_ERROR:
 
 help:  ## Say what there is
@@ -35,6 +36,10 @@ demo: $(VENV)/.demo  ## Run the quick example, against a local provider unless O
 test: $(VENV)/.dev  ## Run the tests
 	@$(VENV)/bin/python .ci/loopback.py
 	$(VENV)/bin/python -m pytest
+
+test-databases: $(VENV)/.dev  ## Run the storage suite on every database server that can be started here
+	@servers="$(VENV)/bin/python tests/services/servers.py"; trap "$$servers stop" EXIT; eval "$$($$servers start)"; \
+		$(VENV)/bin/python -m pytest $(DATABASE_TESTS)
 
 lint: $(VENV)/.dev  ## Check style, types and import contracts
 	$(VENV)/bin/ruff check .

@@ -5,10 +5,12 @@ from __future__ import annotations
 import ipaddress
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from databases import ENGINES, HOW_TO_START
 from hypothesis import HealthCheck, settings
 
 # How long an example takes says something of the machine, nothing of the code.
@@ -17,6 +19,7 @@ settings.load_profile("memori")
 
 _LOCAL_NAMES = {"", "localhost", None}
 _attempts: list[str] = []
+_engines: dict[str, Counter[str]] = {}
 
 
 def _is_local(host: object) -> bool:
@@ -61,3 +64,34 @@ def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(("MEMORI_", "OPENAI_", "AZURE_OPENAI_")):
             monkeypatch.delenv(name)
+
+
+def pytest_report_header() -> list[str]:
+    """Say on which database servers the tests run, and how to start those that are missing."""
+    servers = {str(engine.variable): engine.server for engine in ENGINES.values() if engine.server is not None}
+    there = [server for variable, server in servers.items() if variable in os.environ]
+    missing = [server for variable, server in servers.items() if variable not in os.environ]
+    lines = [f"database servers: {', '.join(map(str, there)) or 'none'}"]
+    if missing:
+        lines.append(f"skipped for want of a server: {', '.join(map(str, missing))}; to start them: {HOW_TO_START}")
+    return lines
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    file, _, rest = report.nodeid.partition("::")
+    if file == "tests/conformance/test_storage.py":
+        counts = _engines.setdefault(rest.partition("::")[0].removeprefix("Test"), Counter())
+        counts["ms"] += round(report.duration * 1000)
+        if report.when == "call" or report.outcome != "passed":
+            counts[report.outcome] += 1
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print how the storage suite went on each engine."""
+    if not _engines:
+        return
+    terminalreporter.section("the storage suite on each engine")
+    terminalreporter.write_line(f"{'engine':<22}{'passed':>8}{'failed':>8}{'skipped':>9}{'seconds':>9}")
+    for engine, counts in _engines.items():
+        outcomes = f"{counts['passed']:>8}{counts['failed']:>8}{counts['skipped']:>9}"
+        terminalreporter.write_line(f"{engine:<22}{outcomes}{counts['ms'] / 1000:>9.1f}")

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
-from sqlalchemy import StaticPool, create_engine, make_url, text
+from databases import ENGINES, Engine, needs
+from sqlalchemy import URL, NullPool, StaticPool, create_engine, delete, update
 
 from memori.protocols import Storage
+from memori.schema.tables import fact, metadata
 from memori.storage.sql import SQLStorage
 from memori.testing.storage import StorageSuite
-
-POSTGRES_URL = os.environ.get("TEST_POSTGRES_URL")
 
 
 def built(storage: SQLStorage) -> Iterator[SQLStorage]:
@@ -52,18 +51,62 @@ class TestLiveConnectionInMemory(StorageSuite):
         connection.close()
 
 
-@pytest.mark.skipif(POSTGRES_URL is None, reason="TEST_POSTGRES_URL names no server")
-class TestPostgres(StorageSuite):
+class _ServerSuite(StorageSuite):
+    """The suite in one database, emptied after each test: to build one takes some engines a second."""
+
+    engine: ClassVar[Engine]
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def place(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[URL]:
+        with cls.engine.empty(tmp_path_factory.getbasetemp()) as url:
+            storage = SQLStorage(url)
+            storage.build()
+            storage.close()
+            yield url
+
     @pytest.fixture
-    def storage(self) -> Iterator[Storage]:
-        server = make_url(str(POSTGRES_URL))
-        name = f"memori_{uuid.uuid4().hex}"
-        administrator = create_engine(server, isolation_level="AUTOCOMMIT")
-        with administrator.connect() as connection:
-            connection.execute(text(f"CREATE DATABASE {name}"))
-        try:
-            yield from built(SQLStorage(server.set(database=name)))
-        finally:
-            with administrator.connect() as connection:
-                connection.execute(text(f"DROP DATABASE {name}"))
-            administrator.dispose()
+    def storage(self, place: URL) -> Iterator[Storage]:
+        storage = SQLStorage(place)
+        yield storage
+        storage.close()
+        administrator = create_engine(place, poolclass=NullPool)
+        with administrator.begin() as connection:
+            connection.execute(update(fact).values(superseded_by=None))
+            for table in reversed(metadata.sorted_tables):
+                connection.execute(delete(table))
+
+
+@needs("postgres")
+class TestPostgres(_ServerSuite):
+    engine = ENGINES["postgres"]
+
+
+@needs("postgres-psycopg2")
+class TestPostgresPsycopg2(_ServerSuite):
+    engine = ENGINES["postgres-psycopg2"]
+
+
+@needs("mariadb")
+class TestMariaDB(_ServerSuite):
+    engine = ENGINES["mariadb"]
+
+
+@needs("mariadb-connector")
+class TestMariaDBConnector(_ServerSuite):
+    engine = ENGINES["mariadb-connector"]
+
+
+@needs("mysql")
+class TestMySQL(_ServerSuite):
+    engine = ENGINES["mysql"]
+
+
+@needs("mysql-connector")
+class TestMySQLConnector(_ServerSuite):
+    engine = ENGINES["mysql-connector"]
+
+
+@needs("oceanbase")
+class TestOceanBase(_ServerSuite):
+    engine = ENGINES["oceanbase"]
