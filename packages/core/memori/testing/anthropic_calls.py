@@ -12,7 +12,7 @@ from memori.testing.calls import ProviderCall, Shape
 
 __all__ = ["ANTHROPIC_CALLS", "ANTHROPIC_MODEL", "City"]
 
-ANTHROPIC_MODEL = "claude-opus-4-5"
+ANTHROPIC_MODEL = "claude-local"  # No model of its own, of which the SDK says one day that it is deprecated.
 ANSWER = "Blue is the one you told me about."
 _CITY_ANSWER = '{"city": "Oslo"}'
 
