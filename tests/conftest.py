@@ -62,7 +62,7 @@ def no_other_machine() -> Iterator[None]:
 def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hide the developer's own keys, providers and memori settings."""
     for name in list(os.environ):
-        if name.startswith(("MEMORI_", "OPENAI_", "AZURE_OPENAI_")):
+        if name.startswith(("MEMORI_", "OPENAI_", "AZURE_OPENAI_", "AWS_")):
             monkeypatch.delenv(name)
 
 

@@ -1,24 +1,21 @@
-"""The Anthropic protocol: messages and their tokens, at Anthropic's paths, at Bedrock's and at Vertex AI's."""
+"""The Anthropic protocol: messages and their tokens, at Anthropic's paths and at Vertex AI's."""
 
 from __future__ import annotations
 
-import base64
 import itertools
 import json
 import re
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 from urllib.parse import unquote
 
-from memori.testing.event_stream import CONTENT_TYPE, event_frame, exception_frame
 from memori.testing.wire import Call, ProviderRequest, Reply, Response, Turn, event, fragments
 
-__all__ = ["AnthropicProtocol"]
+__all__ = ["AnthropicProtocol", "AssistantMessage", "check", "turns"]
 
 _JSON: TypeAlias = dict[str, Any]
 
-_ON_BEDROCK = re.compile(r"/model/(?P<model>[^/]+)/invoke(?P<streams>-with-response-stream)?$")
 _ON_VERTEX = re.compile(r"/publishers/anthropic/models/(?P<model>[^/:]+):(?P<streams>stream)?[rR]awPredict$")
 _ARGUMENT_PIECE = 8
 _THOUGHT = "The user wants an answer."
@@ -42,44 +39,38 @@ class AnthropicProtocol:
     def recognise(self, method: str, path: str) -> Call | None:
         if method != "POST":
             return None
-        if path.endswith("/v1/messages") or _elsewhere(path):
+        if path.endswith("/v1/messages") or _ON_VERTEX.search(path):
             return "generate"
         return "lookup" if path.endswith("/v1/messages/count_tokens") else None
 
     def turns(self, path: str, body: Mapping[str, Any]) -> tuple[Turn, ...]:
-        return tuple(_turns(body))
+        return turns(body)
 
     def respond(self, request: ProviderRequest, reply: Reply) -> Response:
-        found = _elsewhere(request.path)
+        found = _ON_VERTEX.search(request.path)
         model = unquote(found["model"]) if found else request.body.get("model")
         generates = not request.path.endswith("/count_tokens")
         if not isinstance(model, str) or not model:
             raise ValueError("model: Field required")
         if found and "anthropic_version" not in request.body:
             raise ValueError("anthropic_version: Field required")
-        _check(request.body, generates=generates, alternating=request.path.startswith("/model/"))
+        check(request.body, generates=generates)
         if not generates:
             return _plain({"input_tokens": _word_count(request.text)})
-        message = _Message(request, reply, model)
+        message = AssistantMessage(request, reply, model)
         if not (found["streams"] if found else request.body.get("stream")):
             return _plain(message.whole())
-        if request.path.startswith("/model/"):
-            failed = exception_frame("modelStreamErrorException", reply.error_message)
-            return _streamed(message.events(), reply, _framed, failed, CONTENT_TYPE)
-        error = event({"type": "error", "error": _error(529, reply.error_message)}, name="error")
-        return _streamed(message.events(), reply, _named, error, "text/event-stream; charset=utf-8")
+        chunks = [event(data, name=data["type"]) for data in itertools.islice(message.events(), reply.error_after)]
+        if reply.error_after is not None:
+            chunks.append(event({"type": "error", "error": _error(529, reply.error_message)}, name="error"))
+        return Response(chunks=chunks, streamed=True, content_type="text/event-stream; charset=utf-8")
 
     def failure(self, status: int, message: str) -> Response:
         error = {"type": "error", "error": _error(status, message), "request_id": _new_id("req_")}
         return Response(status=status, chunks=[_encoded(error)])
 
 
-def _elsewhere(path: str) -> re.Match[str] | None:
-    """Return what the path of another platform says of model and stream."""
-    return _ON_BEDROCK.search(path) or _ON_VERTEX.search(path)
-
-
-def _check(body: Mapping[str, Any], *, generates: bool, alternating: bool) -> None:
+def check(body: Mapping[str, Any], *, generates: bool = True, alternating: bool = False) -> None:
     """Refuse what Anthropic refuses, as far as it is about the form of the conversation.
 
     Args:
@@ -107,8 +98,12 @@ def _check(body: Mapping[str, Any], *, generates: bool, alternating: bool) -> No
         wanted = {block.get("id") for block in blocks if block.get("type") == "tool_use"}
 
 
-class _Message:
-    """One message of the assistant's."""
+class AssistantMessage:
+    """One message of the assistant's.
+
+    Attributes:
+        usage: How many tokens were sent and answered.
+    """
 
     def __init__(self, request: ProviderRequest, reply: Reply, model: str) -> None:
         said = reply.text if reply.refusal is None else reply.refusal
@@ -122,7 +117,7 @@ class _Message:
             for call in reply.tool_calls
         ]
         self._stop_reason = "tool_use" if reply.tool_calls else "end_turn" if reply.refusal is None else "refusal"
-        self._usage = {
+        self.usage = {
             "input_tokens": _word_count(request.text),
             "output_tokens": _word_count(json.dumps(self._blocks)),
         }
@@ -130,10 +125,10 @@ class _Message:
 
     def whole(self) -> _JSON:
         stopped = {"stop_reason": self._stop_reason, "stop_sequence": None}
-        return {**self._head, "content": self._blocks, **stopped, "usage": self._usage}
+        return {**self._head, "content": self._blocks, **stopped, "usage": self.usage}
 
     def events(self) -> Iterator[_JSON]:
-        begun = {**self.whole(), "content": [], "stop_reason": None, "usage": {**self._usage, "output_tokens": 1}}
+        begun = {**self.whole(), "content": [], "stop_reason": None, "usage": {**self.usage, "output_tokens": 1}}
         yield {"type": "message_start", "message": begun}
         yield {"type": "ping"}
         for index, block in enumerate(self._blocks):
@@ -142,7 +137,7 @@ class _Message:
             yield from ({"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas)
             yield {"type": "content_block_stop", "index": index}
         delta = {"stop_reason": self._stop_reason, "stop_sequence": None}
-        yield {"type": "message_delta", "delta": delta, "usage": {"output_tokens": self._usage["output_tokens"]}}
+        yield {"type": "message_delta", "delta": delta, "usage": {"output_tokens": self.usage["output_tokens"]}}
         yield {"type": "message_stop"}
 
 
@@ -161,23 +156,6 @@ def _pieces(block: _JSON) -> tuple[_JSON, list[_JSON]]:
     arguments = json.dumps(block["input"], ensure_ascii=False) if block["input"] else ""
     pieces = ["", *fragments(arguments, size=_ARGUMENT_PIECE)]
     return {"input": {}}, [{"type": "input_json_delta", "partial_json": piece} for piece in pieces]
-
-
-def _named(data: _JSON) -> bytes:
-    return event(data, name=data["type"])
-
-
-def _framed(data: _JSON) -> bytes:
-    return event_frame("chunk", {"bytes": base64.b64encode(_encoded(data)).decode()})
-
-
-def _streamed(
-    events: Iterator[_JSON], reply: Reply, write: Callable[[_JSON], bytes], failed: bytes, content_type: str
-) -> Response:
-    chunks = [write(data) for data in itertools.islice(events, reply.error_after)]
-    if reply.error_after is not None:
-        chunks.append(failed)
-    return Response(chunks=chunks, streamed=True, content_type=content_type)
 
 
 def _error(status: int, message: str) -> _JSON:
@@ -201,8 +179,12 @@ def _word_count(text: str) -> int:
     return len(text.split())
 
 
+def turns(body: Mapping[str, Any]) -> tuple[Turn, ...]:
+    """Return a turn for each block that says something, in order."""
+    return tuple(_turns(body))
+
+
 def _turns(body: Mapping[str, Any]) -> Iterator[Turn]:
-    """Yield a turn for each block that says something."""
     yield from (Turn("system", text) for text in _texts(body.get("system")))
     for message in _mappings(body.get("messages")):
         role = str(message.get("role", ""))

@@ -23,6 +23,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from memori.testing.anthropic_protocol import AnthropicProtocol
+from memori.testing.bedrock_protocol import BedrockProtocol
 from memori.testing.google_protocol import GoogleProtocol
 from memori.testing.openai_protocol import OpenAIProtocol
 from memori.testing.wire import Call, ProviderRequest, Reply, Response, ToolCall, Turn, WireProtocol
@@ -32,7 +33,7 @@ __all__ = ["ProviderRequest", "ProviderServer", "Reply", "ToolCall", "answer_fro
 log = logging.getLogger(__name__)
 
 # The first that recognises a path has it.
-_PROTOCOLS: tuple[WireProtocol, ...] = (OpenAIProtocol(), GoogleProtocol(), AnthropicProtocol())
+_PROTOCOLS: tuple[WireProtocol, ...] = (OpenAIProtocol(), GoogleProtocol(), BedrockProtocol(), AnthropicProtocol())
 
 
 class ProviderServer:
