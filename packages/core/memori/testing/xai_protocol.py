@@ -12,6 +12,7 @@ import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from concurrent import futures
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -127,9 +128,30 @@ def _servicer(provider: ProviderServer, closing: threading.Event) -> Any:
         """Let *seconds* pass; stop here when the client goes."""
         gone = threading.Event()
         if not context.add_callback(gone.set) or (seconds and gone.wait(seconds)):
-            if not closing.is_set():
-                provider.note_aborted()
             context.abort(grpc.StatusCode.CANCELLED, "the client is gone")
+
+    @contextmanager
+    def answering(context: Any) -> Iterator[None]:
+        """Note that the client cut the answer off, if its call ends before what is done meanwhile does.
+
+        By a callback, for gRPC does not go on with a stream whose client went while a chunk was sent.
+        """
+        answered = threading.Event()
+
+        def ended() -> None:
+            if not answered.is_set() and not closing.is_set():
+                provider.note_aborted()
+
+        if not context.add_callback(ended):
+            ended()
+        try:
+            yield
+        except GeneratorExit:
+            raise
+        except BaseException:
+            answered.set()
+            raise
+        answered.set()
 
     def whole(request: Any, reply: Reply) -> Any:
         response = chat_pb2.GetChatCompletionResponse(id=uuid.uuid4().hex, model=request.model)
@@ -174,24 +196,27 @@ def _servicer(provider: ProviderServer, closing: threading.Event) -> Any:
 
     class Servicer(chat_pb2_grpc.ChatServicer):  # type: ignore[misc]
         def GetCompletion(self, request: Any, context: Any) -> Any:
-            reply = received("GetCompletion", request, context)
-            if reply.cut_after == 0:
-                abort(context, "UNAVAILABLE", "Socket closed")
-            return whole(request, reply)
+            with answering(context):
+                reply = received("GetCompletion", request, context)
+                if reply.cut_after == 0:
+                    abort(context, "UNAVAILABLE", "Socket closed")
+                return whole(request, reply)
 
         def GetCompletionChunk(self, request: Any, context: Any) -> Iterator[Any]:
-            reply = received("GetCompletionChunk", request, context)
-            stops = [at for at in (reply.error_after, reply.cut_after) if at is not None]
-            for place, chunk in enumerate(itertools.islice(chunks(request, reply), min(stops, default=None))):
-                if place:
-                    wait(reply.chunk_delay_s, context)
-                yield chunk
-            if stops:
-                code = "INTERNAL" if min(stops) == reply.error_after else "UNAVAILABLE"
-                abort(context, code, reply.error_message or "Socket closed")
+            with answering(context):
+                reply = received("GetCompletionChunk", request, context)
+                stops = [at for at in (reply.error_after, reply.cut_after) if at is not None]
+                for place, chunk in enumerate(itertools.islice(chunks(request, reply), min(stops, default=None))):
+                    if place:
+                        wait(reply.chunk_delay_s, context)
+                    yield chunk
+                if stops:
+                    code = "INTERNAL" if min(stops) == reply.error_after else "UNAVAILABLE"
+                    abort(context, code, reply.error_message or "Socket closed")
 
         def StartDeferredCompletion(self, request: Any, context: Any) -> Any:
-            reply = received("StartDeferredCompletion", request, context)
+            with answering(context):
+                reply = received("StartDeferredCompletion", request, context)
             response = whole(request, reply)
             deferred[response.id] = response
             return deferred_pb2.StartDeferredResponse(request_id=response.id)
