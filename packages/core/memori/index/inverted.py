@@ -46,7 +46,7 @@ class InvertedIndex:
         self._settled = _NOTHING
         self._recent = _NOTHING
         self._settled_rows = 0
-        self._damping: Numbers | None = None
+        self._dampings: Numbers | None = None
 
     def __len__(self) -> int:
         return len(self._lengths)
@@ -67,7 +67,7 @@ class InvertedIndex:
         lengths = np.bincount(owners, minlength=texts).astype(np.float32)
         self._lengths.extend(lengths)
         self._total += float(lengths.sum())
-        self._damping = None
+        self._dampings = None
         rows = (owners + first).astype(np.uint64)
         segment = _Segment.of((hashes & ~_ROW_MASK) | rows)
         if texts > _RECENT_TEXTS or len(self._lengths) - self._settled_rows > _RECENT_TEXTS:
@@ -96,20 +96,26 @@ class InvertedIndex:
             spans = [(starts[telling], ends[telling]) for starts, ends in spans]
             sizes = sizes[telling]
         idf = _idf(sizes, count)
-        damping: Numbers | None = self._damping
-        if damping is None:
-            slope = self._k1 * self._b / max(self._total / count, 1.0)
-            damping = (self._k1 * (1.0 - self._b) + slope * self._lengths.values).astype(np.float32)
-            self._damping = damping
         sums = np.zeros(count)
         for segment, (starts, ends) in zip((self._settled, self._recent), spans, strict=True):
             rows, counts = segment.postings(starts, ends)
             if len(rows):
-                saturation = counts / (counts + damping[rows])
+                saturation = counts / (counts + self._damping(rows))
                 sums += np.bincount(rows, weights=np.repeat(idf, ends - starts) * saturation, minlength=count)
         whole = float(_idf(np.maximum(sizes, 1), count).sum()) * min(1.0, self._long_query / len(sizes)) ** 0.5
         covered: Numbers = (sums * ((self._k1 + 1.0) / whole)).astype(np.float32)
         return covered
+
+    def _damping(self, rows: npt.NDArray[np.int32]) -> Numbers | np.float32:
+        """Return how much repetition and length hold back each of *rows*."""
+        if not self._b:
+            return np.float32(self._k1)
+        damping: Numbers | None = self._dampings
+        if damping is None:
+            slope = self._k1 * self._b / max(self._total / len(self._lengths), 1.0)
+            damping = (self._k1 * (1.0 - self._b) + slope * self._lengths.values).astype(np.float32)
+            self._dampings = damping
+        return damping[rows]
 
 
 def _idf(sizes: npt.NDArray[np.int64], count: int) -> Numbers:

@@ -12,7 +12,7 @@ from memori.types import Candidates, Ranked
 
 __all__ = ["HybridRanker"]
 
-SEEDS = 256  # Rows with the most evidence of their own, from which the others get theirs; the rest is noise.
+SEEDS = 128  # Rows with the most evidence of their own, from which the others get theirs; the rest is noise.
 AUTHOR_GAIN = 0.4  # For a message whose author the query names.
 SESSION_GAIN = 4.0  # For the session in which the best match was said, at most.
 OWN_SHARE = 0.05  # Puts a fact just before the message that it was read from: it says the same in fewer words.
