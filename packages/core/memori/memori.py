@@ -552,21 +552,21 @@ class Memori:
         known = {message.content.strip() for message in sent}
         chosen: list[Recollection] = []
         best = 0.0
-        for item in self._recaller.recall(
+        for item in self._recaller.each(
             attribution.entity_id,
             query,
             limit=limit * _CANDIDATES,
             min_score=self.config.recall_relevance_threshold,
             now=now,
         ):
-            if len(chosen) == limit:
-                break
             best = max(best, item.score)
             if item.kind == "message":
                 if messages_left == 0 or item.content.strip() in known or item.score < _MESSAGE_SHARE * best:
                     continue
                 messages_left -= 1
             chosen.append(item)
+            if len(chosen) == limit:
+                break
         self._note_recalled(attribution.entity_id, chosen)
         return block(chosen, now=now, token_budget=self.config.injection_token_budget)
 

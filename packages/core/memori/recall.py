@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -91,27 +91,55 @@ class Recaller:
         Raises:
             StorageError: The database does not answer, and nothing is known of the entity.
         """
+        return list(
+            self.each(
+                entity_id,
+                query,
+                limit=limit,
+                now=now,
+                kinds=kinds,
+                as_of=as_of,
+                min_score=min_score,
+                explain=explain,
+            )
+        )
+
+    def each(
+        self,
+        entity_id: str,
+        query: str,
+        *,
+        limit: int,
+        now: datetime,
+        kinds: Collection[RecollectionKind] | None = None,
+        as_of: datetime | None = None,
+        min_score: float | None = None,
+        explain: bool = False,
+    ) -> Iterator[Recollection]:
+        """Yield what `recall` returns, one by one, for whoever may have enough before the last."""
         text = _bounded(query)
         if not text or limit <= 0:
-            return []
+            return
         index = self._current(entity_id)
         if index is None:
-            return []
+            return
         candidates, documents = index.candidates(text, self._vector(text), now=now, as_of=as_of, kinds=kinds)
         ranked = self._ranker.rank(text, candidates, now=now, limit=_MARGIN * limit + 8)
-        chosen: list[Recollection] = []
+        left = limit
         echoes = _Echoes()
         for item in ranked:
-            if len(chosen) == limit or (min_score is not None and item.score < min_score):
-                break
+            if min_score is not None and item.score < min_score:
+                return
             document = documents[item.row]
             if echoes.has(document):
                 continue
             echoes.add(document)
             explanation = _explanation(item, text, document) if explain else None
             similarity = float(candidates.meaning[item.row])
-            chosen.append(_recollection(document, index, item.score, similarity, explanation))
-        return chosen
+            yield _recollection(document, index, item.score, similarity, explanation)
+            left -= 1
+            if not left:
+                return
 
     def prefetch(self, entity_id: str) -> None:
         """Read the entity's memory, so that the next answer need not wait for it.
