@@ -18,6 +18,10 @@ from memori.types import Job, Revision
 
 __all__ = ["Worker"]
 
+# Between an exchange's being stored and the work on it: a thread that computes may keep the interpreter from the call's
+# own for 5 ms (`sys.getswitchinterval`), and the call is about to return.
+_YIELD_S = 0.01
+
 
 class Worker:
     """Claims jobs, augments their exchanges, and commits each result with the job's end. Safe to use from any thread.
@@ -53,6 +57,7 @@ class Worker:
         self.name = f"{os.getpid()}-{uuid4().hex[:12]}"
         self._wake = threading.Condition()
         self._work = False
+        self._hurried = False  # Whether someone waits for the work.
         self._stopping = False
         self.handled = 0
         self._thread: threading.Thread | None = None
@@ -109,6 +114,8 @@ class Worker:
     def wait(self, *, after: int, timeout_s: float) -> None:
         """Wait until more jobs than *after* were `handled`, or *timeout_s* passed."""
         with self._wake:
+            self._hurried = True
+            self._wake.notify_all()
             self._wake.wait_for(lambda: self.handled > after, timeout_s)
 
     def _claim(self) -> list[Job]:
@@ -182,3 +189,5 @@ class Worker:
         with self._wake:
             while not self._work and not self._stopping and (left := end - time.monotonic()) > 0:
                 self._wake.wait(left)
+            self._wake.wait_for(lambda: self._hurried or self._stopping, _YIELD_S)
+            self._hurried = False
