@@ -43,6 +43,7 @@ from memori.types import (
 if TYPE_CHECKING:
     from memori.augmentation.worker import Worker
     from memori.capture.recorder import Recorder
+    from memori.items import Items
     from memori.protocols import Embedder, Extractor, Ranker, Storage, Turn
     from memori.recall import Recaller
 
@@ -392,6 +393,14 @@ class Memori:
     def delete_entity_memories(self, entity_id: str | None = None) -> int:
         """Erase everything that is kept of the entity: the older name of ``forget(everything=True)``."""
         return self.forget(everything=True, entity_id=entity_id)
+
+    @property
+    def items(self) -> Items:
+        """The application's own documents: kept under namespaces, found by meaning, in tables of their own."""
+        from memori.items import Items
+
+        self._open()
+        return Items(self._storage.items, self._embedder)
 
     def embed_texts(self, texts: str | Sequence[str]) -> list[list[float]]:
         """Return a vector for each text, as the embedder gives it."""

@@ -6,7 +6,7 @@ its own, never a method that may refuse.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
@@ -18,9 +18,13 @@ if TYPE_CHECKING:
         Extraction,
         Fact,
         FactKind,
+        Item,
+        ItemKey,
         Job,
         JobCounts,
         Message,
+        Namespace,
+        NewItem,
         Ranked,
         Reply,
         Revision,
@@ -36,6 +40,7 @@ __all__ = [
     "ClientAdapter",
     "Embedder",
     "Extractor",
+    "ItemStorage",
     "Ranker",
     "Reader",
     "ReplyFold",
@@ -130,6 +135,45 @@ class Storage(Protocol):
 
     def close(self) -> None:
         """Give back what this storage opened itself. Connections and engines that the user passed in stay open."""
+
+
+class ItemStorage(Protocol):
+    """Documents of the application's own, each under a namespace and a key: what a storage may offer as ``items``.
+
+    Safe to use from any thread; every method is one transaction, or none on error. What has expired is as if it were
+    not there, swept or not. A namespace lies under each of its prefixes, itself and the empty one included; labels are
+    compared whole and exactly. Database failures arrive as `memori.errors.StorageError`.
+    """
+
+    def write(self, puts: Sequence[NewItem], deletes: Sequence[ItemKey] = (), *, now: datetime) -> None:
+        """Store *puts*, in this order, and remove *deletes*, in one transaction; no key is given twice.
+
+        What is stored again keeps its place and its ``created_at``. A key that is not there is removed already.
+
+        Raises:
+            ConfigurationError: A value is no JSON object. Nothing was changed.
+        """
+
+    def read(self, keys: Sequence[ItemKey], *, now: datetime) -> list[Item | None]:
+        """Return the items of *keys*, in their order; None for each that is not there."""
+
+    def find(self, prefix: Namespace, *, now: datetime, limit: int | None = None, offset: int = 0) -> list[Item]:
+        """Return the items under *prefix*: a namespace after the other, within it in the order they were first stored.
+
+        Namespaces come in the order in which they got their first item; one that became empty begins anew.
+        """
+
+    def namespaces(self, prefix: Namespace, *, now: datetime) -> list[Namespace]:
+        """Return the namespaces under *prefix* that hold an item, in no particular order."""
+
+    def extend(self, expiries: Mapping[ItemKey, datetime], *, now: datetime) -> None:
+        """Let these items expire at these times; those that are gone or never expire stay as they are."""
+
+    def erase(self, prefix: Namespace) -> int:
+        """Delete all items under *prefix*; return how many. Erased is erased: no row names them any more."""
+
+    def sweep(self, *, now: datetime) -> int:
+        """Delete what has expired; return how many items."""
 
 
 class Embedder(Protocol):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
@@ -34,12 +34,16 @@ __all__ = [
     "Fact",
     "FactKind",
     "Health",
+    "Item",
+    "ItemKey",
     "Job",
     "JobCounts",
     "Mention",
     "Message",
     "MessageKind",
+    "Namespace",
     "NewFact",
+    "NewItem",
     "Ranked",
     "Recollection",
     "RecollectionKind",
@@ -536,3 +540,42 @@ class Ranked:
     row: int
     score: float
     scores: Mapping[str, float] = field(default_factory=dict)
+
+
+# A path of labels, the application's own: any strings, compared exactly and label by label.
+Namespace: TypeAlias = tuple[str, ...]
+ItemKey: TypeAlias = tuple[Namespace, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewItem:
+    """A document of the application's own, to be stored in place of what its namespace has under its key.
+
+    Attributes:
+        value: A JSON object.
+        ttl: How long after it is stored or read it ceases to be; None: it stays.
+        embedding: What it is found by: a matrix with a row for each text of it. None: it is not found by meaning.
+    """
+
+    namespace: Namespace
+    key: str
+    value: Mapping[str, Any]
+    ttl: timedelta | None = None
+    embedding: Embedding | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item(NewItem):
+    """A document as the database holds it.
+
+    Attributes:
+        created_at: When its key was first stored.
+        updated_at: When it was last stored.
+        expires_at: When it ceases to be; None: never.
+        score: How close it is to what was searched for, a cosine in [-1, 1]; None when it was not found by that.
+    """
+
+    created_at: datetime
+    updated_at: datetime
+    expires_at: datetime | None = None
+    score: float | None = None

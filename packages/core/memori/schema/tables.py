@@ -32,7 +32,10 @@ __all__ = [
     "Entity",
     "EntityFact",
     "FactSource",
+    "Item",
     "KnowledgeGraph",
+    "Namespace",
+    "NamespacePrefix",
     "Process",
     "ProcessAttribute",
     "Session",
@@ -40,9 +43,12 @@ __all__ = [
     "edge",
     "entity",
     "fact",
+    "item",
     "job",
     "message",
     "metadata",
+    "namespace",
+    "prefix",
     "process",
     "session",
     "source",
@@ -102,7 +108,7 @@ def _column(name: str, *parts: Any, nullable: bool = False) -> Any:
     return Field(default=None, sa_column=Column(name, *parts, nullable=nullable))
 
 
-def _reference(name: str, target: type[_Base], *, on_delete: str = "CASCADE", nullable: bool = False) -> Any:
+def _reference(name: str, target: type[_Base], *, on_delete: str | None = "CASCADE", nullable: bool = False) -> Any:
     return _column(name, BigId, ForeignKey(f"{target.__tablename__}.id", ondelete=on_delete), nullable=nullable)
 
 
@@ -293,6 +299,52 @@ class AugmentationJob(_Base, table=True):
     failed_at: datetime | None = _column("failed_at", UtcDateTime(), nullable=True)
 
 
+class Namespace(_Base, table=True):
+    """A path of labels that the application keeps documents under. ``path`` is a JSON array."""
+
+    __tablename__ = "memori_namespace"
+    __table_args__ = _arguments(UniqueConstraint("path_hash"))
+
+    id: int | None = _id()
+    path: str = _column("path", LongText())
+    path_hash: str = _column("path_hash", Name(64))
+
+
+class NamespacePrefix(_Base, table=True):
+    """Under which paths a namespace lies: its own, and each shorter one that it begins with."""
+
+    __tablename__ = "memori_namespace_prefix"
+    __table_args__ = (PrimaryKeyConstraint("prefix_hash", "namespace_id"), Index(None, "namespace_id"), _OPTIONS)
+
+    prefix_hash: str = _column("prefix_hash", Name(64))
+    namespace_id: int = _reference("namespace_id", Namespace)
+
+
+class Item(_Base, table=True):
+    """A document of the application's own.
+
+    ``value`` is a JSON object. ``key`` is escaped as in a JSON string. It lives for ``ttl_s`` seconds after it was
+    stored or read. ``embedding`` is ``embedding_rows`` vectors of one length, one after the other.
+    """
+
+    __tablename__ = "memori_item"
+    __table_args__ = _arguments(UniqueConstraint("namespace_id", "key_hash"), Index(None, "expires_at"))
+
+    id: int | None = _id()
+    # Without a cascade: who removes an empty namespace must not remove what another has just put there.
+    namespace_id: int = _reference("namespace_id", Namespace, on_delete=None)
+    key: str = _column("key", LongText())
+    key_hash: str = _column("key_hash", Name(64))
+    value: str = _column("value", LongText())
+    created_at: datetime = _column("created_at", UtcDateTime())
+    updated_at: datetime = _column("updated_at", UtcDateTime())
+    ttl_s: float | None = _column("ttl_s", Double, nullable=True)
+    expires_at: datetime | None = _column("expires_at", UtcDateTime(), nullable=True)
+    embedding: bytes | None = _column("embedding", Blob, nullable=True)
+    embedding_rows: int | None = _column("embedding_rows", Integer, nullable=True)
+    embedding_model: str | None = _column("embedding_model", LongText(), nullable=True)
+
+
 def _table(model: type[_Base]) -> Table:
     return metadata.tables[str(model.__tablename__)]
 
@@ -307,3 +359,6 @@ source = _table(FactSource)
 attribute = _table(ProcessAttribute)
 edge = _table(KnowledgeGraph)
 job = _table(AugmentationJob)
+namespace = _table(Namespace)
+prefix = _table(NamespacePrefix)
+item = _table(Item)

@@ -32,6 +32,7 @@ from memori.schema.migrations import upgrade
 from memori.schema.tables import edge, entity, fact, job, message, process, session, source
 from memori.storage.connect import connect
 from memori.storage.history import Known, digest, normal, unknown
+from memori.storage.items import SQLItems
 from memori.storage.revisions import Reviser
 from memori.storage.rows import FACTS, MESSAGES, batches, facts, identifier, messages, sources
 from memori.types import (
@@ -187,6 +188,9 @@ class _NothingNewError(Exception):
 class SQLStorage:
     """A `memori.protocols.Storage` in any database that SQLAlchemy reaches.
 
+    Attributes:
+        items: The application's own documents there.
+
     Args:
         conn: What leads to the database; `memori.storage.connect` says what is taken. It is not reached for yet.
         busy_timeout_s: Seconds to wait for a lock on SQLite, or for a turn on a connection that is shared.
@@ -199,6 +203,7 @@ class SQLStorage:
     def __init__(self, conn: object, *, busy_timeout_s: float = 5.0) -> None:
         self._database = connect(conn, busy_timeout_s=busy_timeout_s)
         self._busy_timeout_s = busy_timeout_s
+        self.items = SQLItems(self._database)
 
     def build(self) -> None:
         self._database.build(lambda connection: upgrade(connection, timeout_s=self._busy_timeout_s))

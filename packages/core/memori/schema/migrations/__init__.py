@@ -14,7 +14,7 @@ from memori.schema.tables import FOREIGN_TABLES, VERSION_TABLE, metadata
 
 __all__ = ["HEAD", "upgrade"]
 
-HEAD = "0001"
+HEAD = "0002"
 _LOCK_KEY = 0x6D656D6F7269  # "memori": what builders on one server agree on.
 # Alembic keeps the migration under way in module globals.
 _one_at_a_time = threading.Lock()
