@@ -498,6 +498,7 @@ class Memori:
         entity_id: str | None = None,
         process_id: str | None = None,
         session_id: str | None = None,
+        recall: bool = True,
     ) -> Turn | None:
         """Recall for a model's next reply and return the turn, to be finished with it; None when no entity is set.
 
@@ -514,6 +515,7 @@ class Memori:
             entity_id: None: the current entity.
             process_id: None: the current process.
             session_id: The framework's name for the conversation: the session, unless the application named one.
+            recall: False where there is nobody to give memories to: the turn only records, and its block is None.
         """
         identity = self._identity
         entity = entity_id if entity_id is not None else identity.entity_id
@@ -525,7 +527,7 @@ class Memori:
                 except (TypeError, ValueError) as error:
                     self.failed(error)
                     return None
-            return self._hooks.begin(messages, provider=provider)
+            return self._hooks.begin(messages, provider=provider, recall=recall)
 
     async def aturn(self, messages: Sequence[Message], **options: Any) -> Turn | None:
         """Run `turn` in a worker thread."""

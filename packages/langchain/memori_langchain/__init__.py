@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 try:
     import langchain_core as _langchain_core  # noqa: F401 - to say at once which extra is missing
@@ -12,10 +12,35 @@ except ImportError as error:
 
     raise MissingExtraError("langchain-core", extra="langchain") from error
 
-__all__: list[str] = []
+if TYPE_CHECKING:
+    from memori_langchain.callbacks import MemoriCallbackHandler
+    from memori_langchain.classic import MemoriMemory
+    from memori_langchain.context import MemoriContext
+    from memori_langchain.history import MemoriChatMessageHistory
+    from memori_langchain.middleware import MemoriMiddleware
+    from memori_langchain.retriever import MemoriRetriever
+    from memori_langchain.tools import MemoriSearchTool
+
+__all__ = [
+    "MemoriCallbackHandler",
+    "MemoriChatMessageHistory",
+    "MemoriContext",
+    "MemoriMemory",
+    "MemoriMiddleware",
+    "MemoriRetriever",
+    "MemoriSearchTool",
+]
 
 # Where each is: to register a model asks for langchain-core alone, and loads neither agents nor graphs.
-_MODULES: dict[str, str] = {}
+_MODULES = {
+    "MemoriCallbackHandler": "callbacks",
+    "MemoriChatMessageHistory": "history",
+    "MemoriContext": "context",
+    "MemoriMemory": "classic",
+    "MemoriMiddleware": "middleware",
+    "MemoriRetriever": "retriever",
+    "MemoriSearchTool": "tools",
+}
 
 
 def __getattr__(name: str) -> Any:

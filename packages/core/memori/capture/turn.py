@@ -62,8 +62,8 @@ class Hooks:
         self.closed = False
         self.provider: str | None = None
 
-    def begin(self, sent: Sequence[Message], *, provider: str) -> Turn | None:
-        """Return the call's turn; None when it is to pass untouched."""
+    def begin(self, sent: Sequence[Message], *, provider: str, recall: bool = True) -> Turn | None:
+        """Return the call's turn, without a block unless *recall*; None when it is to pass untouched."""
         if self.closed:
             return None
         self.provider = provider
@@ -73,6 +73,8 @@ class Hooks:
             return None
         sent = _own(sent)
         turn = Turn(self._recorder, self._failures, self._settings.injection_role, attribution, sent, provider)
+        if not recall:
+            return turn
         try:
             turn.block = self._recalled(attribution, sent)
         except Exception as error:  # noqa: BLE001 - memory never harms the call
