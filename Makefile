@@ -17,9 +17,10 @@ LITELLM_TESTS := -k 'litellm or LiteLLM' $(addprefix tests/core/test_,capture_li
 LITELLM_NEEDS := --editable '.[litellm]' mcp 'blockbuster>=1.5,<2' 'hypothesis>=6.130,<7' 'pytest>=9.0,<10' \
 	'pytest-timeout>=2.4,<3'
 PYDANTIC_AI_OLDEST := $(VENV)-pydantic-ai-oldest
-PYDANTIC_AI_TESTS := tests/adapters/test_pydantic_ai.py tests/adapters/test_pydantic_ai_agents.py
+PYDANTIC_AI_TESTS := $(addprefix tests/adapters/test_pydantic_ai,.py _agents.py _bedrock.py)
 # With the oldest SDKs that its models take, which are newer than the oldest that memori takes by themselves.
-PYDANTIC_AI_NEEDS := --editable '.[pydantic-ai]' 'pydantic-ai-slim[openai,anthropic]' openai==3.26.0 anthropic==1.12.1 \
+PYDANTIC_AI_NEEDS := --editable '.[pydantic-ai]' 'pydantic-ai-slim[openai,anthropic,bedrock]' \
+	openai==3.26.0 anthropic==1.12.1 boto3==1.42.63 \
 	'blockbuster>=1.5,<2' 'hypothesis>=6.130,<7' 'pytest>=9.0,<10' 'pytest-timeout>=2.4,<3'
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import inspect
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -81,7 +83,9 @@ class Wire:
 
     async def close(self) -> None:
         if self.client is not None:
-            await self.client.close()
+            closing = self.client.close()
+            if inspect.isawaitable(closing):
+                await closing
 
 
 def user_texts(messages: Sequence[ModelMessage]) -> list[str]:
@@ -191,11 +195,31 @@ def wire_of_anthropic(kind: Kind, server: ProviderServer) -> Wire:
     return scripted(kind, server, model, client)
 
 
+@functools.cache
+def aws_session() -> Any:
+    """Return the session that reads AWS's description of Bedrock once for all clients."""
+    import boto3  # type: ignore[import-untyped]
+
+    keys: dict[str, str] = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
+    return boto3.Session(region_name="us-east-1", **keys)
+
+
+def wire_of_bedrock(kind: Kind, server: ProviderServer) -> Wire:
+    pytest.importorskip("pydantic_ai.models.bedrock", exc_type=ImportError)
+    from pydantic_ai.models.bedrock import BedrockConverseModel
+    from pydantic_ai.providers.bedrock import BedrockProvider
+
+    client = aws_session().client("bedrock-runtime", endpoint_url=server.url)
+    model = BedrockConverseModel("us.amazon.nova-lite-v1:0", provider=BedrockProvider(bedrock_client=client))
+    return scripted(kind, server, model, client)
+
+
 WIRES = {
     "TestModel": wire_of_test_model,
     "FunctionModel": wire_of_function_model,
     "OpenAIChatModel": wire_of_openai,
     "AnthropicModel": wire_of_anthropic,
+    "BedrockConverseModel": wire_of_bedrock,
 }
 
 
