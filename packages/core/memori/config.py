@@ -7,12 +7,14 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from memori.identity import Identity
+from memori.protocols import Versioned
 from memori.settings import Settings
 
 if TYPE_CHECKING:
     from memori.protocols import Embedder
     from memori.storage.sql import SQLStorage
     from memori.storage.views import Driver
+    from memori.types import SchemaVersion
 
 __all__ = ["Config", "StorageConfig"]
 
@@ -35,12 +37,22 @@ class StorageConfig:
 
         return Driver(self._storage)
 
+    def schema(self) -> SchemaVersion | None:
+        """Return which of memori's tables are there, and which `build` makes; None where tables have no versions.
+
+        Raises:
+            StorageError: The database cannot be reached.
+            ForeignSchemaError: The ``memori_*`` tables there belong to another program.
+        """
+        return self._storage.schema() if isinstance(self._storage, Versioned) else None
+
     def build(self) -> StorageConfig:
         """Create or upgrade memori's tables and return this; safe at every start, and by many processes at once.
 
         Raises:
             StorageError: The database cannot be reached, or does not allow it.
             ForeignSchemaError: The ``memori_*`` tables there belong to another program.
+            NewerSchemaError: They were made by a newer memori.
         """
         self._storage.build()
         self._built()

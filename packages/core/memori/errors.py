@@ -9,16 +9,19 @@
     ├── AttributionError(LookupError)          no entity is set, and the call needs one
     ├── StorageError(RuntimeError)             the database did not do what was asked
     │   ├── NotBuiltError                      memori's tables are not there: call ``config.storage.build()``
-    │   └── ForeignSchemaError                 the tables there were made by another program
+    │   ├── ForeignSchemaError                 the tables there were made by another program
+    │   └── NewerSchemaError                   the tables there were made by a newer memori
     ├── DimensionError(ValueError)             a vector has another length than those beside it
     ├── ExtractionError(RuntimeError)          an extractor could not read an exchange
     ├── DeadlineError(TimeoutError)            a bounded wait ran out
+    ├── AbandonedError(RuntimeError)           workers took up an exchange again and again, and none finished it
     └── ClosedError(RuntimeError)              this ``Memori`` was closed
 """
 
 from __future__ import annotations
 
 __all__ = [
+    "AbandonedError",
     "AttributionError",
     "ClosedError",
     "ConfigurationError",
@@ -28,6 +31,7 @@ __all__ = [
     "ForeignSchemaError",
     "MemoriError",
     "MissingExtraError",
+    "NewerSchemaError",
     "NotBuiltError",
     "StorageError",
     "UnsupportedConnectionError",
@@ -76,12 +80,20 @@ class ForeignSchemaError(StorageError):
     """The ``memori_*`` tables in this database were made by another program."""
 
 
+class NewerSchemaError(StorageError):
+    """Memori's tables in this database are of a newer version than this one."""
+
+
 class DimensionError(MemoriError, ValueError):
     """A vector has another length than those beside it."""
 
 
 class ExtractionError(MemoriError, RuntimeError):
     """An extractor could not read an exchange."""
+
+
+class AbandonedError(MemoriError, RuntimeError):
+    """Workers took up the work on an exchange again and again, and none of them finished it."""
 
 
 class DeadlineError(MemoriError, TimeoutError):

@@ -30,6 +30,7 @@ from memori.types import (
     ExtractedFact,
     Fact,
     FactKind,
+    FailedJob,
     Health,
     JobCounts,
     Message,
@@ -122,8 +123,14 @@ class Memori:
         self._storage = SQLStorage(database_url() if conn is None else conn)
         self._pipeline = Pipeline(extractor or RuleExtractor(), self._embedder, self.config)
         self._recaller = Recaller(self._storage, self._embedder, ranker or HybridRanker(), self.config)
+        self._warm = threading.Thread(target=_warm_up, args=(self._recaller,), name="memori-warm-up", daemon=True)
         self._worker = Worker(
-            self._storage, self._pipeline.revision, self.config, self._failures, revised=self._recaller.refresh
+            self._storage,
+            self._pipeline.revision,
+            self.config,
+            self._failures,
+            prepare=self._warm.join,
+            revised=self._recaller.refresh,
         )
         self._runner = BoundedRunner("memori-call")
         self._tally = Tally(self._storage)
@@ -150,7 +157,6 @@ class Memori:
         self.llm = Llm(self)
         self.augmentation = Augmentation(self._storage, self._worker, self._recorder)
         self._works_here = worker
-        self._warm = threading.Thread(target=_warm_up, args=(self._recaller,), name="memori-warm-up", daemon=True)
         self._shutdown = weakref.finalize(
             self,
             _shut_down,
@@ -696,6 +702,18 @@ class Augmentation:
         """
         self._recorder.flush(0)
         return self._worker.run()
+
+    def start(self) -> None:
+        """Augment in this process from now on, also when it was opened with ``worker=False``."""
+        self._worker.start()
+
+    def failed(self, *, limit: int = 20) -> list[FailedJob]:
+        """Return the exchanges that were given up, the latest first, with the error of each.
+
+        Raises:
+            StorageError: The database cannot be reached.
+        """
+        return self._storage.failed(limit=limit)
 
     def retry(self) -> int:
         """Put work that failed for good back to be done; return how many exchanges.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 if TYPE_CHECKING:
     from memori.types import (
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         Extraction,
         Fact,
         FactKind,
+        FailedJob,
         Item,
         ItemKey,
         Job,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         Ranked,
         Reply,
         Revision,
+        SchemaVersion,
         Status,
         StoredMessage,
         Vector,
@@ -47,6 +49,7 @@ __all__ = [
     "Storage",
     "Turn",
     "VectorIndex",
+    "Versioned",
 ]
 
 
@@ -62,6 +65,7 @@ class Storage(Protocol):
 
         Raises:
             ForeignSchemaError: The tables there were made by another program.
+            NewerSchemaError: They were made by a newer memori.
         """
 
     def record(self, exchange: Exchange) -> list[StoredMessage]:
@@ -74,7 +78,9 @@ class Storage(Protocol):
     def claim(self, worker: str, *, now: datetime, lease: timedelta, limit: int) -> list[Job]:
         """Lease at most *limit* due jobs to *worker* and return them, oldest exchange first.
 
-        Due are waiting jobs whose time has come, and running ones whose lease has run out. No job is leased twice.
+        Due are waiting jobs whose time has come, and running ones whose lease has run out. No job is leased twice. One
+        that two workers or more took up and did not finish is leased alone: it may be what ended them, and would end
+        the next one with all that is leased beside it.
         """
 
     def complete(self, job: Job, revision: Revision, *, now: datetime) -> bool:
@@ -85,6 +91,12 @@ class Storage(Protocol):
 
     def fail(self, job: Job, error: str, *, retry_at: datetime | None) -> None:
         """Note that *job* failed: due again at *retry_at*, or given up for good when that is None."""
+
+    def release(self, jobs: Sequence[Job]) -> None:
+        """Give *jobs* back undone: due at once, and as if they had not been claimed. Those leased to others stay so."""
+
+    def failed(self, *, limit: int) -> list[FailedJob]:
+        """Return at most *limit* of the jobs that were given up, the latest first."""
 
     def retry(self) -> int:
         """Make every job that was given up due at once; return how many."""
@@ -174,6 +186,18 @@ class ItemStorage(Protocol):
 
     def sweep(self, *, now: datetime) -> int:
         """Delete what has expired; return how many items."""
+
+
+@runtime_checkable
+class Versioned(Protocol):
+    """A storage whose tables have revisions."""
+
+    def schema(self) -> SchemaVersion:
+        """Return which tables there are, and which ones `Storage.build` makes.
+
+        Raises:
+            ForeignSchemaError: The tables there were made by another program.
+        """
 
 
 class Embedder(Protocol):

@@ -33,6 +33,7 @@ __all__ = [
     "Extraction",
     "Fact",
     "FactKind",
+    "FailedJob",
     "Health",
     "Item",
     "ItemKey",
@@ -51,6 +52,7 @@ __all__ = [
     "Retirement",
     "Revision",
     "Role",
+    "SchemaVersion",
     "Status",
     "StoredMessage",
     "Triple",
@@ -348,6 +350,25 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FailedJob:
+    """The work on one exchange that was given up.
+
+    Attributes:
+        attempts: How often it was taken up.
+        error: Why it failed the last time.
+        failed_at: When that was.
+    """
+
+    exchange_id: str
+    entity_id: str
+    process_id: str | None
+    session_id: str
+    attempts: int
+    error: str | None
+    failed_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobCounts:
     """How much augmentation there is in the database.
 
@@ -393,6 +414,21 @@ class Health:
     last_failure: str | None = None
     last_failure_at: datetime | None = None
     augmentation: JobCounts | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchemaVersion:
+    """Which tables a database has, and which this memori works with.
+
+    Attributes:
+        found: The revision of the tables that are there; None: there are none.
+        newest: The revision that `build` makes.
+        newer: Whether the tables there are of a newer memori.
+    """
+
+    found: str | None
+    newest: str
+    newer: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import threading
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
-from memori.errors import NotBuiltError, StorageError
+from memori.errors import AbandonedError, NotBuiltError, StorageError
 from memori.failures import Failures
 from memori.protocols import Storage
 from memori.settings import Settings
@@ -21,6 +22,8 @@ __all__ = ["Worker"]
 # Between an exchange's being stored and the work on it: a thread that computes may keep the interpreter from the call's
 # own for 5 ms (`sys.getswitchinterval`), and the call is about to return.
 _YIELD_S = 0.01
+_ABANDONED = 2  # Times `augmentation_attempts`: innocent exchanges die with their workers too.
+_RELEASE_S = 1.0  # What stopping waits at most for a job to be given back.
 
 
 class Worker:
@@ -33,6 +36,7 @@ class Worker:
 
     Args:
         revise: What is to be done to the entity's memory for a job.
+        prepare: Called in the thread before it takes up anything: work that waits for it would be lost with a crash.
         revised: Called with the entity's id when that was done. May raise only `StorageError`.
     """
 
@@ -43,10 +47,12 @@ class Worker:
         settings: Settings,
         failures: Failures,
         *,
+        prepare: Callable[[], object] = lambda: None,
         revised: Callable[[str], None] = lambda entity_id: None,
     ) -> None:
         self._storage = storage
         self._revise = revise
+        self._prepare = prepare
         self._revised = revised
         self._settings = settings
         self._failures = failures
@@ -61,8 +67,10 @@ class Worker:
         self._stopping = False
         self.handled = 0
         self._thread: threading.Thread | None = None
-        # Jobs still leased to this worker because the database went away under them.
-        self._stranded: list[tuple[Job, str, datetime | None]] = []
+        # Leased to this worker; of these, those that failed and those left undone are to be given back.
+        self._leased: dict[int, Job] = {}
+        self._failed: list[tuple[Job, str, datetime | None]] = []
+        self._undone: list[Job] = []
 
     def start(self) -> None:
         """Start the thread, unless it runs."""
@@ -77,16 +85,29 @@ class Worker:
             self._work = True
             self._wake.notify_all()
 
-    def stop(self, timeout_s: float) -> bool:
-        """End the thread after the job it is at; return whether it ended within *timeout_s*."""
+    def request_stop(self) -> None:
+        """Let the thread end after the job it is at, without waiting for it."""
         with self._wake:
             self._stopping = True
             self._wake.notify_all()
-            thread = self._thread
+
+    def stop(self, timeout_s: float) -> bool:
+        """End the thread after the job it is at; return whether it ended within *timeout_s*.
+
+        If not, that job is given back. Should the thread end it all the same, then nothing comes of it.
+        """
+        self.request_stop()
+        thread = self._thread
         if thread is None or thread is threading.current_thread():
             return True
         thread.join(timeout_s)
-        return not thread.is_alive()
+        if not thread.is_alive():
+            return True
+        # In a thread, because it may be the database that keeps the job from its end.
+        release = threading.Thread(target=self._abandon, name="memori-release", daemon=True)
+        release.start()
+        release.join(_RELEASE_S)
+        return False
 
     def run(self) -> int:
         """Do what is due until nothing is; return how many jobs were finished.
@@ -95,20 +116,22 @@ class Worker:
             StorageError: The database cannot be reached.
         """
         finished = 0
-        self._give_back([])
+        self._give_back()
         while not self._stopping and (jobs := self._claim()):
-            claimed = time.monotonic()
+            self._leased.update((job.id, job) for job in jobs)
+            end = time.monotonic() + self._settings.lease_s / 2
             for place, job in enumerate(jobs):
-                if self._stopping or time.monotonic() - claimed > self._settings.lease_s / 2:
-                    now = datetime.now(UTC)
-                    self._give_back([(left, "given back undone by its worker", now) for left in jobs[place:]])
+                if self._stopping or (place and time.monotonic() > end):
+                    self._undone += jobs[place:]
+                    self._give_back()
                     break
                 try:
                     finished += self._do(job)
                 except StorageError as error:
-                    left = [(later, str(error), datetime.now(UTC)) for later in jobs[place + 1 :]]
-                    self._stranded += [(job, str(error), self._retry_at(job)), *left]
+                    self._failed.append((job, str(error), self._retry_at(job)))
+                    self._undone += jobs[place + 1 :]
                     raise
+                self._leased.pop(job.id, None)
         return finished
 
     def wait(self, *, after: int, timeout_s: float) -> None:
@@ -126,18 +149,36 @@ class Worker:
             limit=self._settings.augmentation_batch,
         )
 
-    def _give_back(self, jobs: list[tuple[Job, str, datetime | None]]) -> None:
-        self._stranded += jobs
-        while self._stranded:
-            job, error, retry_at = self._stranded.pop(0)
+    def _give_back(self) -> None:
+        while self._failed:
+            job, error, retry_at = self._failed.pop(0)
             try:
                 self._storage.fail(job, error, retry_at=retry_at)
             except StorageError:
-                self._stranded.append((job, error, retry_at))
+                self._failed.append((job, error, retry_at))
                 raise
+            self._leased.pop(job.id, None)
+        undone, self._undone = self._undone, []
+        try:
+            self._storage.release(undone)
+        except StorageError:
+            self._undone += undone
+            raise
+        for job in undone:
+            self._leased.pop(job.id, None)
+
+    def _abandon(self) -> None:
+        with contextlib.suppress(StorageError):  # Their leases run out.
+            self._storage.release(list(self._leased.values()))
 
     def _do(self, job: Job) -> bool:
         try:
+            if job.attempts > _ABANDONED * self._settings.augmentation_attempts:
+                # Of one that failed so often the error would be known; of this one nobody lived to tell.
+                raise AbandonedError(
+                    f"taken up {job.attempts - 1} times and never finished: it ends its workers, or takes longer than "
+                    f"their lease (lease_s={self._settings.lease_s})"
+                )
             revision = self._revise(job)
             done = self._storage.complete(job, revision, now=datetime.now(UTC))
         except StorageError:
@@ -161,6 +202,7 @@ class Worker:
 
     def _serve(self) -> None:
         failed = 0
+        self._prepare()
         while not self._stopping:
             with self._wake:
                 self._work = False

@@ -27,8 +27,9 @@ from sqlalchemy import (
     update,
 )
 
+from memori.errors import NotBuiltError
 from memori.schema.columns import UtcDateTime
-from memori.schema.migrations import upgrade
+from memori.schema.migrations import HEAD, schema_version, upgrade
 from memori.schema.tables import edge, entity, fact, job, message, process, session, source
 from memori.storage.connect import connect
 from memori.storage.history import Known, digest, normal, unknown
@@ -40,10 +41,12 @@ from memori.types import (
     Exchange,
     Fact,
     FactKind,
+    FailedJob,
     Job,
     JobCounts,
     Message,
     Revision,
+    SchemaVersion,
     Status,
     StoredMessage,
     Version,
@@ -54,6 +57,7 @@ __all__ = ["SQLStorage"]
 # Due whatever the time: exchanges may come with times of their own, and clocks differ.
 _AT_ONCE = datetime(1970, 1, 1, tzinfo=UTC)
 _ERRORS = 10
+_LOST_WITH_WORKERS = 2  # So often taken up and not finished, a job may be what ends its workers.
 
 _NEXT_VERSION = update(entity).values(version=entity.c.version + 1)
 _LOCK = _NEXT_VERSION.where(entity.c.external_id == bindparam("entity"))
@@ -147,6 +151,27 @@ _FAILED = (
         failed_at=bindparam("failed"),
     )
 )
+_RELEASED = (
+    update(job)
+    .where(_LEASED)
+    .values(state="waiting", due_at=_AT_ONCE, attempts=case((job.c.attempts > 0, job.c.attempts - 1), else_=0))
+)
+_GIVEN_UP = (
+    select(
+        job.c.exchange_id,
+        entity.c.external_id.label("entity_id"),
+        process.c.external_id.label("process_id"),
+        session.c.uuid.label("session_id"),
+        job.c.attempts,
+        job.c.last_error.label("error"),
+        job.c.failed_at,
+    )
+    .join(session, session.c.id == job.c.session_id)
+    .join(entity, entity.c.id == session.c.entity_id)
+    .outerjoin(process, process.c.id == job.c.process_id)
+    .where(job.c.state == "failed")
+    .order_by(job.c.failed_at.desc(), job.c.id.desc())
+)
 _COUNTS = select(job.c.state, func.count()).group_by(job.c.state)
 _ABANDONED = select(func.count()).where(job.c.state == "running", job.c.due_at <= bindparam("now"))
 _NEXT_DUE = select(func.min(job.c.due_at)).where(job.c.state == "waiting")
@@ -208,6 +233,12 @@ class SQLStorage:
     def build(self) -> None:
         self._database.build(lambda connection: upgrade(connection, timeout_s=self._busy_timeout_s))
 
+    def schema(self) -> SchemaVersion:
+        try:
+            return self._database.read(schema_version)
+        except NotBuiltError:  # There is no file yet.
+            return SchemaVersion(found=None, newest=HEAD)
+
     def close(self) -> None:
         self._database.close()
 
@@ -240,9 +271,11 @@ class SQLStorage:
                 for statement in (abandoned, waiting)
                 for row in connection.execute(statement, {"now": now, "count": limit})
             ]
+            due.sort(key=lambda row: (row.exchanged_at, row.id))
+            alone = [row for row in due if row.state == "running" and row.attempts >= _LOST_WITH_WORKERS]
             claimed = [
                 row.id
-                for row in sorted(due, key=lambda row: (row.exchanged_at, row.id))[:limit]
+                for row in alone[:1] or due[:limit]
                 # Without SKIP LOCKED another worker may have been given the same row.
                 if connection.execute(
                     _CLAIM,
@@ -284,6 +317,20 @@ class SQLStorage:
             "failed": datetime.now(UTC),
         }
         self._database.write(lambda connection: connection.execute(_FAILED, parameters).close())
+
+    def release(self, jobs: Sequence[Job]) -> None:
+        def work(connection: Connection) -> None:
+            # In one order everywhere, so that two who give back the same jobs do not wait for each other in a ring.
+            for given in sorted(jobs, key=lambda given: given.id):
+                connection.execute(_RELEASED, {"job": given.id, "by": given.worker, "tried": given.attempts})
+
+        if jobs:
+            self._database.write(work)
+
+    def failed(self, *, limit: int) -> list[FailedJob]:
+        return self._database.read(
+            lambda connection: [FailedJob(**row._mapping) for row in connection.execute(_GIVEN_UP.limit(limit))]
+        )
 
     def retry(self) -> int:
         return self._database.write(lambda connection: connection.execute(_RETRY).rowcount)

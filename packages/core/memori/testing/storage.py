@@ -535,6 +535,57 @@ class StorageSuite:
         assert storage.retry() == 0
         assert self.job(storage).attempts == 1
 
+    def test_jobs_given_back_are_as_if_not_claimed(self, storage: Storage) -> None:
+        """Fails when work that was handed back waits, counts as tried, or is taken from who has it by now."""
+        for number in range(3):
+            storage.record(exchange(f"{number}", at=NOW + number * MINUTE))
+        jobs = storage.claim("one", now=NOW, lease=MINUTE, limit=3)
+        assert storage.complete(jobs[2], revision(), now=NOW)
+        storage.release(jobs)
+        storage.release([])
+        assert (storage.jobs(now=NOW).pending, storage.jobs(now=NOW).done) == (2, 1)
+        again = storage.claim("two", now=NOW, lease=MINUTE, limit=3)
+        assert [job.id for job in again] == [job.id for job in jobs[:2]]
+        assert [job.attempts for job in again] == [1, 1]
+        storage.release(jobs)
+        assert storage.jobs(now=NOW).running == 2
+        assert storage.complete(again[0], revision(), now=NOW)
+
+    def test_a_job_that_its_workers_never_finish_is_leased_alone(self, storage: Storage) -> None:
+        """Fails when an exchange that ends its workers goes on taking others with it."""
+        for number in range(4):
+            storage.record(exchange(f"{number}", at=NOW + number * MINUTE))
+        for round_ in range(2):
+            storage.claim("w", now=NOW + round_ * DAY, lease=MINUTE, limit=2)
+        later = NOW + 2 * DAY
+        claims = [storage.claim("w", now=later, lease=MINUTE, limit=4) for _ in range(4)]
+        assert [[(contents(job.messages)[0], job.attempts) for job in jobs] for jobs in claims] == [
+            [("0", 3)],
+            [("1", 3)],
+            [("2", 1), ("3", 1)],
+            [],
+        ]
+
+    def test_jobs_given_up_can_be_listed(self, storage: Storage) -> None:
+        """Fails when what was given up cannot be told from what is tried again, or lacks its error."""
+        for number in range(4):
+            storage.record(exchange(f"{number}", id=f"x{number}", process=None if number else "support"))
+        jobs = storage.claim("w", now=NOW, lease=MINUTE, limit=4)
+        storage.fail(jobs[0], "not yet", retry_at=NOW + DAY)
+        for number in (1, 2, 3):
+            storage.fail(jobs[number], f"error {number}", retry_at=None)
+        listed = storage.failed(limit=2)
+        assert [(job.exchange_id, job.error, job.attempts) for job in listed] == [
+            ("x3", "error 3", 1),
+            ("x2", "error 2", 1),
+        ]
+        assert {(job.entity_id, job.process_id, job.session_id) for job in listed} == {("alice", None, "session-1")}
+        assert listed[0].failed_at is not None
+        assert listed[0].failed_at.tzinfo is not None
+        assert len(storage.failed(limit=9)) == 3
+        storage.retry()
+        assert storage.failed(limit=9) == []
+
     def test_counts(self, storage: Storage) -> None:
         """Fails when the counts of jobs, or the errors (newest first, at most ten), are wrong."""
         assert storage.jobs(now=NOW) == JobCounts()

@@ -6,13 +6,18 @@ import contextlib
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, column, func, inspect, select, table
 
-from memori.errors import ForeignSchemaError, StorageError
+from memori.errors import ForeignSchemaError, NewerSchemaError, StorageError
 from memori.schema.tables import FOREIGN_TABLES, VERSION_TABLE, metadata
+from memori.types import SchemaVersion
 
-__all__ = ["HEAD", "upgrade"]
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+__all__ = ["HEAD", "schema_version", "upgrade"]
 
 HEAD = "0002"
 _LOCK_KEY = 0x6D656D6F7269  # "memori": what builders on one server agree on.
@@ -27,25 +32,46 @@ def upgrade(connection: Connection, *, timeout_s: float) -> None:
 
     Raises:
         ForeignSchemaError: There are tables of the same names that memori did not make. Nothing was changed.
-        StorageError: The tables were built by a newer memori.
+        NewerSchemaError: The tables were built by a newer memori. Nothing was changed.
     """
     with _one_at_a_time, _alone(connection, timeout_s):
-        _refuse_foreign(connection)
-        found = _revision(connection)
-        if found == HEAD:
-            return
-        from alembic import command
-        from alembic.config import Config
-        from alembic.util import CommandError
+        version = schema_version(connection)
+        if version.newer:
+            raise NewerSchemaError(
+                f"the tables are at revision {version.found!r}, which this memori does not know (its newest is "
+                f"{HEAD!r}): nothing was changed; upgrade memori"
+            )
+        if version.found != HEAD:
+            from alembic import command
 
-        config = Config(attributes={"connection": connection})
-        config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
-        try:
+            config = _config()
+            config.attributes["connection"] = connection
             command.upgrade(config, HEAD)
-        except CommandError as error:
-            raise StorageError(
-                f"the tables are at revision {found!r}, which this memori does not know: upgrade memori ({error})"
-            ) from error
+
+
+def schema_version(connection: Connection) -> SchemaVersion:
+    """Return which of memori's tables are behind *connection*.
+
+    Raises:
+        ForeignSchemaError: There are tables of the same names that memori did not make.
+    """
+    _refuse_foreign(connection)
+    found = _revision(connection)
+    return SchemaVersion(found=found, newest=HEAD, newer=found not in (None, HEAD) and found not in _revisions())
+
+
+def _revisions() -> set[str]:
+    from alembic.script import ScriptDirectory
+
+    return {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+
+
+def _config() -> Config:
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    return config
 
 
 @contextlib.contextmanager
@@ -69,9 +95,15 @@ def _refuse_foreign(connection: Connection) -> None:
     present = set(inspect(connection).get_table_names())
     foreign = present & (metadata.tables.keys() | FOREIGN_TABLES)
     if foreign and VERSION_TABLE not in present:
+        of_its_kind = "memori_schema_version" in present and "memori_conversation" in present
         raise ForeignSchemaError(
             f"this database has tables that another program made ({', '.join(sorted(foreign))}): nothing was changed. "
-            "Give memori a database (or schema) of its own, or rename those tables"
+            "Give memori a database (or schema) of its own"
+            + (
+                "; 'memori import --from-memori URL' brings what MemoriLabs' memori stored here into it"
+                if of_its_kind
+                else ", or rename those tables"
+            )
         )
 
 

@@ -1,0 +1,325 @@
+"""The command line: what it does, what it says, and where."""
+
+from __future__ import annotations
+
+import logging
+import re
+import shlex
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from memori import Memori, Settings
+from memori.cli import commands, main
+from memori.errors import ExtractionError
+from memori.schema.migrations import HEAD
+from memori.types import ExtractedFact, StoredMessage
+
+PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+NAMES = ["worker", "migrate", "status", "jobs", "doctor"]
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> str:
+    """A database with memori's tables and nothing in them."""
+    url = f"sqlite:///{tmp_path / 'memori.db'}"
+    with Memori(conn=url, worker=False) as mem:
+        mem.config.storage.build()
+    return url
+
+
+def capture(database: str, *texts: str) -> None:
+    with Memori(conn=database, worker=False) as mem:
+        for number, text in enumerate(texts):
+            mem.capture([{"role": "user", "content": text}], entity_id="ann", session_id=f"session-{number}")
+
+
+def fail(database: str, *texts: str) -> None:
+    """Leave the work on *texts* given up."""
+
+    def refuse(messages: Sequence[StoredMessage]) -> list[ExtractedFact]:
+        raise ExtractionError(f"the model said no to\n{messages[0].content}")
+
+    capture(database, *texts)
+    with Memori(conn=database, worker=False, extractor=refuse, settings=Settings(augmentation_attempts=1)) as mem:
+        mem.augmentation.run()
+
+
+def known(database: str) -> list[str]:
+    with Memori(conn=database, worker=False) as mem:
+        return [fact.content for fact in mem.facts(entity_id="ann")]
+
+
+@contextmanager
+def running(*arguments: str, folder: Path | None = None) -> Iterator[subprocess.Popen[str]]:
+    """Run ``python -m memori`` in a process of its own; end it with the block."""
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", "-m", "memori", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def await_line(process: subprocess.Popen[str], words: str) -> str:
+    """Return the first line on standard error that has these words."""
+    assert process.stderr is not None
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if words in line:
+            return line
+    raise AssertionError(f"{words!r} never came: {lines}")
+
+
+@pytest.mark.parametrize("name", ["", *NAMES])
+def test_the_page_shows_what_help_says(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Fails when a command's help is not on the page as it is printed."""
+    with pytest.raises(SystemExit) as ended:
+        main([*filter(None, [name]), "--help"])
+    assert ended.value.code == 0
+    assert f"$ memori {name} --help".replace("  ", " ") + "\n" + capsys.readouterr().out in PAGE
+
+
+def test_every_command_is_tried_here() -> None:
+    """Fails when a command was added that is not documented."""
+    assert re.findall(r"^    (\w+)  ", commands().format_help(), re.MULTILINE) == NAMES
+
+
+def test_the_script_and_the_module_are_the_same(tmp_path: Path) -> None:
+    """Fails when ``memori`` is not installed as a command, or either prints a traceback."""
+    script = Path(sys.executable).with_name("memori")
+    for start in ([str(script)], [sys.executable, "-m", "memori"]):
+        finished = subprocess.run(
+            [*start, "status", "--database", str(tmp_path / "none" / "memori.db")],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (finished.returncode, finished.stdout) == (1, "")
+        assert re.fullmatch(r"memori status: .*build.*\n", finished.stderr), finished.stderr
+
+
+@pytest.mark.parametrize("line", ["", "nonsense", "worker --poll soon", "migrate --database", "jobs --limit many"])
+def test_what_cannot_be_understood(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Fails when a wrong command line does anything, or ends with another code than 2."""
+    with pytest.raises(SystemExit) as ended:
+        main(shlex.split(line))
+    assert ended.value.code == 2
+    assert "usage: memori" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("worker --once --poll 0", "poll_s=0.0: must be greater than 0"),
+        ("jobs --limit 0", "--limit 0: must be 1 or more"),
+        ("status --database nonsense://x", "SQLAlchemy has no dialect 'nonsense'"),
+        ("worker --once --app shop", "write MODULE:NAME"),
+        ("worker --once --app no_such_module:mem", "No module named 'no_such_module'"),
+        ("worker --once --app os:sep", "is a str"),
+        ("worker --once --app os:getcwd --database x.db", "leave out --database"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(
+    line: str, words: str, database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Fails when a mistake ends in a traceback, in code 0, or does not say what it was."""
+    monkeypatch.setenv("MEMORI_DATABASE_URL", database)
+    assert main(shlex.split(line)) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1
+    assert words in printed.err
+
+
+def test_migrate_says_from_what_to_what(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Fails when the tables are not made, ``--check`` changes something, or what is printed is not what was done."""
+    monkeypatch.setenv("MEMORI_DATABASE_URL", f"sqlite:///{tmp_path / 'memori.db'}")
+    assert main(["migrate", "--check"]) == 1
+    assert not (tmp_path / "memori.db").exists()
+    assert main(["migrate"]) == 0
+    assert main(["migrate", "--check"]) == 0
+    assert main(["migrate"]) == 0
+    assert capsys.readouterr() == (
+        f"no tables, to become {HEAD}\nno tables -> {HEAD}\nup to date: {HEAD}\nup to date: {HEAD}\n",
+        "",
+    )
+
+
+def test_tables_of_a_newer_memori(database: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Fails when a command takes tables that it does not know for its own."""
+    with sqlite3.connect(database.removeprefix("sqlite:///")) as connection:
+        connection.execute("UPDATE memori_alembic_version SET version_num = '9999'")
+    connection.close()
+    assert main(["migrate", "--check", "--database", database]) == 1
+    assert "9999: made by a newer memori" in capsys.readouterr().out
+    for command in (["migrate"], ["worker"], ["worker", "--once"]):
+        assert main([*command, "--database", database]) == 1
+        assert "upgrade memori" in capsys.readouterr().err
+    assert main(["status", "--database", database]) == 0
+    assert "tables    9999, of a newer memori" in capsys.readouterr().out
+
+
+def test_status_counts_the_work(database: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Fails when status says something else than the outbox holds."""
+    fail(database, "I live in Rome.")
+    capture(database, "I like tea.", "I like milk.")
+    assert main(["status", "--database", database]) == 0
+    printed = capsys.readouterr().out
+    assert re.findall(r"^(waiting|running|failed|done) +(\d+)$", printed, re.MULTILINE) == [
+        ("waiting", "2"),
+        ("running", "0"),
+        ("failed", "1"),
+        ("done", "0"),
+    ]
+    assert f"tables    {HEAD}, up to date" in printed
+    assert "the model said no to I live in Rome." in printed
+
+
+def test_a_password_is_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """Fails when a command prints the password of the database's URL."""
+    main(["doctor", "--database", "postgresql://user:hush@127.0.0.1:1/shop?password=hush"])
+    printed = capsys.readouterr()
+    assert "database  postgresql://127.0.0.1:1/shop\n" in printed.out
+    assert "hush" not in printed.out + printed.err
+
+
+def test_what_was_given_up_is_listed_and_done_again(database: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Fails when work that failed for good cannot be found, or not be put back."""
+    fail(database, "I live in Rome.", "I live in Oslo.")
+    assert main(["jobs", "--limit", "1", "--database", database]) == 0
+    printed = capsys.readouterr().out
+    assert "1 attempts, entity 'ann', session 'session-1'" in printed
+    assert "ExtractionError: the model said no to I live in Oslo." in printed
+    assert printed.endswith("2 failed, the latest 1 are above\n")
+    assert main(["worker", "--once", "--database", database]) == 1
+    assert "2 exchanges could not be read: 'memori jobs' says why" in capsys.readouterr().err
+    assert main(["jobs", "--retry", "--database", database]) == 0
+    assert main(["worker", "--once", "--database", database]) == 0
+    assert main(["jobs", "--database", database]) == 0
+    assert capsys.readouterr().out == "2 exchanges are to be read again\n0 failed\n"
+    assert known(database) == ["The user lives in Oslo."]
+
+
+def test_a_worker_that_drains_and_ends(database: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Fails when ``worker --once`` leaves work, writes to standard output, or changes the program's logging."""
+    capture(database, "I live in Rome.", "I like tea.")
+    before = logging.getLogger("memori").level, list(logging.getLogger("memori").handlers)
+    assert main(["worker", "--once", "--database", database]) == 0
+    assert (logging.getLogger("memori").level, logging.getLogger("memori").handlers) == before
+    assert len(known(database)) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "INFO memori.cli: at work on" in printed.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_worker_goes_on_until_it_is_told_to_end(database: str, number: signal.Signals) -> None:
+    """Fails when a worker does not find new work, or a signal ends it in another way than of itself, with code 0."""
+    with running("worker", "--poll", "0.05", "--database", database) as worker:
+        await_line(worker, "at work on")
+        capture(database, "I live in Rome.")
+        with Memori(conn=database, worker=False) as mem:
+            assert mem.augmentation.wait(60)
+        worker.send_signal(number)
+        out, err = worker.communicate(timeout=60)
+    assert (worker.returncode, out) == (0, "")
+    assert err.endswith("INFO memori.cli: stopped\n")
+    assert known(database) == ["The user lives in Rome."]
+
+
+def test_a_worker_waits_for_the_tables(tmp_path: Path) -> None:
+    """Fails when a worker that was started before the application built its tables gives up."""
+    database = f"sqlite:///{tmp_path / 'memori.db'}"
+    with running("worker", "--poll", "0.05", "--database", database) as worker:
+        assert "memori migrate" in await_line(worker, "waiting: ")
+        assert main(["migrate", "--database", database]) == 0
+        await_line(worker, "at work on")
+        worker.terminate()
+        assert worker.wait(60) == 0
+
+
+SLOW = """
+import os, time
+from memori import Memori, Settings
+from memori.types import ExtractedFact
+
+def slow(messages):
+    open("begun", "w").close()
+    while not os.path.exists("go on"):
+        time.sleep(0.01)
+    return [ExtractedFact(kind="fact", content=messages[0].content)]
+
+def mem():
+    settings = Settings(close_timeout_s=0.2)
+    return Memori(conn="sqlite:///memori.db", extractor=slow, worker=False, settings=settings)
+"""
+
+
+def test_a_worker_that_is_told_to_end_hands_back_the_job_at_hand(database: str, tmp_path: Path) -> None:
+    """Fails when a job that takes too long at the end keeps its lease, counts as an attempt, or is done twice."""
+    (tmp_path / "shop.py").write_text(SLOW, encoding="utf-8")
+    capture(database, "I live in Rome.")
+    with running("worker", "--app", "shop:mem", folder=tmp_path) as worker:
+        deadline = threading.Event()
+        while not (tmp_path / "begun").exists():
+            assert worker.poll() is None
+            deadline.wait(0.01)
+        worker.terminate()
+        worker.communicate(timeout=60)
+    assert worker.returncode == 0
+    with Memori(conn=database, worker=False) as mem:
+        assert (mem.augmentation.status().pending, mem.augmentation.status().running) == (1, 0)
+    (tmp_path / "go on").touch()
+    with running("worker", "--once", "--app", "shop:mem", folder=tmp_path) as worker:
+        worker.communicate(timeout=60)
+    assert worker.returncode == 0
+    assert known(database) == ["I live in Rome."]
+    with sqlite3.connect(tmp_path / "memori.db") as connection:
+        assert connection.execute("SELECT attempts FROM memori_augmentation_job").fetchall() == [(1,)]
+    connection.close()
+
+
+def test_the_doctor_finds_nothing_wrong(database: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Fails when a sound installation is called ill, or what is installed is not told."""
+    assert main(["doctor", "--database", database]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"^memori    \d+\.\d+\.\d+ in .*memori$", printed, re.MULTILINE)
+    assert re.search(r"^extras    .*\bopenai \(openai \d", printed, re.MULTILINE)
+    assert f"tables    {HEAD}, up to date" in printed
+    assert printed.endswith("all is well\n")
+
+
+def test_the_doctor_says_what_is_wrong(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Fails when the other distribution named memori, missing tables or failed work go unnoticed."""
+    other = tmp_path / "site" / "memori-3.3.6.dist-info"
+    other.mkdir(parents=True)
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: memori\nVersion: 3.3.6\n", encoding="utf-8")
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(str(other.parent))
+        assert main(["doctor", "--database", str(tmp_path / "none.db")]) == 1
+    printed = capsys.readouterr().out
+    assert "wrong     the distribution 'memori' of PyPI is installed too" in printed
+    assert "wrong     tables: none: 'memori migrate' makes them" in printed
+    assert printed.endswith("2 to put right\n")
+    fail(database, "I live in Rome.")
+    assert main(["doctor", "--database", database]) == 1
+    assert "wrong     1 exchanges could not be read" in capsys.readouterr().out
