@@ -272,6 +272,66 @@ class TestIdentity:
         assert "<memories id=" in inner_model.last
         assert len({item.session_id for item in messages}) == 2
 
+    @pytest.mark.parametrize("entry", ["run", "run_stream", "run_stream_events", "iter", "early exit"])
+    def test_is_that_of_all_that_a_run_calls(self, memori: Memori, entry: str) -> None:
+        """Fails when an agent or a tool within a run works on another's memory, or the run's user stays behind."""
+        inner = Agent(Model(lambda messages, info: said("Teal.")).model, capabilities=[MemoriCapability(memori)])
+        outer: Agent[MemoriDeps, str] = Agent(
+            PydanticTestModel(), deps_type=MemoriDeps, capabilities=[MemoriCapability(memori)]
+        )
+        within: list[str | None] = []
+
+        @outer.tool_plain
+        def note() -> str:
+            """Note who it is."""
+            within.append(memori.config.entity_id)
+            return "noted"
+
+        @outer.tool_plain
+        async def paint() -> str:
+            """Ask the painter."""
+            return (await inner.run(QUESTION)).output
+
+        async def main() -> None:
+            deps = MemoriDeps(memori, "alice")
+            match entry:
+                case "run":
+                    await outer.run("Paint.", deps=deps)
+                case "run_stream":
+                    async with outer.run_stream("Paint.", deps=deps) as stream:
+                        await stream.get_output()
+                case "run_stream_events":
+                    async with outer.run_stream_events("Paint.", deps=deps) as events:
+                        async for _ in events:
+                            pass
+                case _:
+                    async with outer.iter("Paint.", deps=deps) as nodes:
+                        async for node in nodes:
+                            if entry == "early exit" and Agent.is_call_tools_node(node):
+                                break
+            assert memori.config.entity_id == "bob"
+
+        memori.attribution(entity_id="bob")
+        asyncio.run(main())
+        assert stored(memori, "bob") == []
+        if entry != "early exit":
+            assert within == ["alice"]
+            assert ("user", QUESTION) in stored(memori)
+        assert memori.status().failures == 0
+
+    def test_of_nobody_that_exists_harms_no_run(self, memori: Memori) -> None:
+        """Fails when dependencies whose user_id is none that memory takes end the run, or pass unnoticed."""
+
+        @dataclass
+        class Numbered:
+            user_id: int
+
+        agent: Agent[Numbered, str] = Agent(Model().model, deps_type=Numbered, capabilities=[MemoriCapability(memori)])
+        memori.attribution(entity_id="bob")
+        assert run(agent, QUESTION, deps=Numbered(7)).output == "Answer 1."
+        assert stored(memori, "bob") == []
+        assert "must be a string" in str(memori.status().last_failure)
+
 
 class TestRegistration:
     def test_of_an_agent_is_the_capability(self, memori: Memori) -> None:
@@ -567,6 +627,20 @@ class TestToolset:
         assert run(agent, "Look it up.").output == "Sorry."
         assert "cannot be reached" in model.last
         assert "AttributionError" in str(memori.status().last_failure)
+
+    def test_for_nobody_says_so(self, memori: Memori) -> None:
+        """Fails when an application's own function, which cannot say whom a run is for, ends the run by its error."""
+
+        def nobody(ctx: RunContext[object]) -> str:
+            raise LookupError("who?")
+
+        model = Model(in_turn(called("remember", content="The user owns a boat."), said("Sorry.")))
+        memori.attribution(entity_id="bob")
+        agent = Agent(model.model, toolsets=[MemoriToolset(memori, user=nobody)])
+        assert run(agent, "Remember it.").output == "Sorry."
+        assert "cannot be reached" in model.last
+        assert "who?" in str(memori.status().last_failure)
+        assert memori.facts(entity_id="bob") == []
 
 
 class TestHarmless:

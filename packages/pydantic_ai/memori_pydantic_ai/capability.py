@@ -47,7 +47,8 @@ class MemoriCapability(AbstractCapability[AgentDepsT]):
 
     Args:
         user: Whom runs are for, or what returns it from a run's context. None: the dependencies' ``user_id`` if they
-            have one, else the current entity of ``mem.scope`` or ``mem.attribution``.
+            have one, else the current entity of ``mem.scope`` or ``mem.attribution``. It is the current entity of the
+            run's tools, and so of the agents that they call.
         process: The agent's name in memory. None: the current process; of an agent that another one calls, or where
             there is none, the agent's own name.
     """
@@ -62,6 +63,7 @@ class MemoriCapability(AbstractCapability[AgentDepsT]):
     _known: int = field(default=0, init=False, repr=False, compare=False)
     _outputs: frozenset[str] = field(default=frozenset(), init=False, repr=False, compare=False)
     _aside: bool = field(default=True, init=False, repr=False, compare=False)
+    _entity: str | None = field(default=None, init=False, repr=False, compare=False)
     _delegated: bool = field(default=False, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -87,11 +89,24 @@ class MemoriCapability(AbstractCapability[AgentDepsT]):
         token = _delegating.set(True)
         _running.add(run)
         try:
-            return await handler()
+            with contextlib.ExitStack() as scope:
+                self._begin(ctx, scope)
+                return await handler()
         finally:
             _running.discard(run)
             _delegating.reset(token)
             self._interrupted()
+
+    def _begin(self, ctx: RunContext[AgentDepsT], scope: contextlib.ExitStack) -> None:
+        """Find out whom the run is for, and make that the current entity of all that it calls: tools, other agents."""
+        try:
+            self._entity = user_of(self.user, ctx)
+            if self._entity is not None and self._entity != self.memori.config.entity_id:
+                # Pydantic AI carries it over to where the run's tools are called.
+                scope.enter_context(self.memori.scope(self._entity))
+        except Exception as error:  # noqa: BLE001 - memory never harms the call
+            self._aside = True
+            self.memori.failed(error)
 
     async def before_model_request(
         self, ctx: RunContext[AgentDepsT], request_context: ModelRequestContext
@@ -101,7 +116,6 @@ class MemoriCapability(AbstractCapability[AgentDepsT]):
         self._outputs = frozenset(tool.name for tool in request_context.model_request_parameters.output_tools)
         try:
             messages = sent(request_context.messages, prompt=ctx.prompt, outputs=self._outputs)
-            user = user_of(self.user, ctx)
         except Exception as error:  # noqa: BLE001 - memory never harms the call
             self.memori.failed(error)
             return request_context
@@ -109,7 +123,7 @@ class MemoriCapability(AbstractCapability[AgentDepsT]):
         self._turn = turn = await self.memori.aturn(
             messages,
             provider=request_context.model.system,
-            entity_id=user,
+            entity_id=self._entity,
             process_id=self._process(ctx),
             session_id=ctx.conversation_id,
         )

@@ -9,7 +9,7 @@ from pydantic_ai.messages import ToolReturn
 from pydantic_ai.tools import AgentDepsT
 from pydantic_ai.toolsets import FunctionToolset
 
-from memori import Memori, MemoriError, tool_guidance
+from memori import Memori, tool_guidance
 from memori.types import FactKind
 from memori_pydantic_ai.conversation import RECALLED
 from memori_pydantic_ai.dependencies import User, user_of
@@ -53,7 +53,7 @@ class MemoriToolset(FunctionToolset[AgentDepsT]):
         """
         try:
             items = await self._memori.arecall(query, min(max(limit, 1), 50), entity_id=user_of(self._user, ctx))
-        except MemoriError as error:
+        except Exception as error:  # noqa: BLE001 - memory never harms the call
             return ToolReturn(return_value=self._failed(error), metadata=RECALLED)
         found: Found = [
             {
@@ -78,7 +78,7 @@ class MemoriToolset(FunctionToolset[AgentDepsT]):
             fact = await self._memori.aremember(
                 content, kind=kind, trust="assistant", entity_id=user_of(self._user, ctx)
             )
-        except MemoriError as error:
+        except Exception as error:  # noqa: BLE001 - memory never harms the call
             return self._failed(error)
         return f"Remembered, with the id {fact.id}."
 
@@ -90,10 +90,10 @@ class MemoriToolset(FunctionToolset[AgentDepsT]):
         """
         try:
             gone = await self._memori.aforget(memory_id, entity_id=user_of(self._user, ctx))
-        except MemoriError as error:
+        except Exception as error:  # noqa: BLE001 - memory never harms the call
             return self._failed(error)
         return "Forgotten." if gone else "There is no memory with this id."
 
-    def _failed(self, error: MemoriError) -> str:
+    def _failed(self, error: Exception) -> str:
         self._memori.failed(error)
         return _UNAVAILABLE
