@@ -62,10 +62,10 @@ def reply(response: ModelResponse) -> list[Message]:
     return [*_assistants(text, response.tool_calls)]
 
 
-def spoken_by(author: str | None, messages: Sequence[Message]) -> list[Message]:
-    """Return *messages* with what stands there as the user's word as *author*'s, a model that wrote it."""
+def spoken_by(author: str, messages: Sequence[Message]) -> list[Message]:
+    """Return *messages* with what stands there as the user's word as that of *author*, the model that wrote it."""
     return [
-        Message(role="assistant", content=message.content, author=author) if message.role == "user" else message
+        Message(role="assistant", content=message.content, author=author or None) if message.role == "user" else message
         for message in messages
     ]
 

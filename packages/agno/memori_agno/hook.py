@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias, TypedDict
 
+from agno.eval.base import BaseEval
 from agno.guardrails.base import BaseGuardrail
 
 from memori import Memori
@@ -16,14 +17,23 @@ from memori_agno.request import Mark, mark_of, put_mark
 
 __all__ = ["MemoriHook", "memori_agent_kwargs"]
 
+Hook: TypeAlias = Callable[..., Any] | BaseGuardrail | BaseEval
+
 _REMEMBERED = 1000  # Workflows under way at once.
 _prompts: OrderedDict[str, str] = OrderedDict()  # What each workflow's run was begun with.
 _prompting = threading.Lock()
 
 
+class AgentHooks(TypedDict):
+    """Arguments of an ``Agent`` or a ``Team``."""
+
+    pre_hooks: list[Hook]
+    post_hooks: list[Hook]
+
+
 def memori_agent_kwargs(
-    memori: Memori, *, pre_hooks: Sequence[Any] = (), post_hooks: Sequence[Any] = ()
-) -> dict[str, list[Any]]:
+    memori: Memori, *, pre_hooks: Sequence[Hook] = (), post_hooks: Sequence[Hook] = ()
+) -> AgentHooks:
     """Return the arguments that give an ``Agent`` or ``Team`` memory: ``Agent(model, **memori_agent_kwargs(mem))``.
 
     What a run asks of its model gets what is known on the user's words, in that request alone: it is in no session and

@@ -205,9 +205,9 @@ class Request:
             "session_id": _of(run, "session_id"),
         }
         writer = None if mark is None else mark.writer
-        if writer is None and said and said[-1].role == "user" and _was_answered(memori, identity, said[-1].content):
-            writer = "workflow"
-        if outer:
+        if said and said[-1].role == "user" and _was_answered(memori, identity, said[-1].content):
+            writer = ""  # As it is stored already, so not stored again.
+        elif outer:
             writer = _of(outer[-1][0], "team_name", "agent_name", "team_id", "agent_id") or "agent"
         told = any(id(memori) in ids for _, ids in outer)
         self.parts.append(Part(memori, said, identity, mark, writer, told))
