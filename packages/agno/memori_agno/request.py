@@ -93,8 +93,8 @@ class Part:
         if self.writer is not None:
             if self.told and not partial:
                 return
-            # Recalled for, but not the user's words. Without any there is no recall, so this takes no time.
-            turn = self.memori.turn(spoken_by(self.writer, self.said), **self.identity)
+            # Recalled for, but not the user's words.
+            turn = self.memori.turn(spoken_by(self.writer, self.said), recall=False, **self.identity)
         if turn is None:
             return
         _answered(self.memori, self.identity, said)
@@ -107,7 +107,7 @@ class Part:
 
     def accept(self, said: Sequence[Message], model: str | None, *, wait: bool) -> None:
         """Record a reply that was held until nobody refused it."""
-        if (turn := self.memori.turn((), **self.identity)) is not None:
+        if (turn := self.memori.turn((), recall=False, **self.identity)) is not None:
             turn.finish(said, model=model, wait=wait)
 
 
