@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,15 +20,16 @@ __all__ = ["NAME_LENGTH", "BigId", "Blob", "JsonText", "LongText", "Name", "UtcD
 
 NAME_LENGTH = 255  # The most that MySQL and Oracle can hold in a unique index in every script.
 _MYSQL = ("mysql", "mariadb")
-_NOT_STORABLE = re.compile("[\x00\ud800-\udfff]")
+_NO_NUL = ("postgresql", "cockroachdb")
+_HALF_SURROGATE = re.compile("[\ud800-\udfff]")
+_ESCAPE = "\x1a"
+_ESCAPED = re.compile("\x1a[0\x1a]")
+_END = "\x1f"
 
 
 def storable(text: str) -> str:
-    """Return *text* with each NUL and each half of a surrogate pair replaced by U+FFFD.
-
-    PostgreSQL takes no NUL in text, and no driver can encode half a surrogate pair; replies contain both.
-    """
-    return _NOT_STORABLE.sub("\ufffd", text)
+    """Return *text* with each NUL and each half of a surrogate pair replaced by U+FFFD."""
+    return _HALF_SURROGATE.sub("\ufffd", text).replace("\x00", "\ufffd")
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -69,7 +70,47 @@ class UtcDateTime(TypeDecorator[datetime]):
         return lambda value: None if value is None else parsed(f"{value}+00:00")
 
 
-class Name(TypeDecorator[str]):
+class _ExactText(TypeDecorator[str]):
+    """A text that comes back as it was, also where the engine refuses it or takes it for another.
+
+    PostgreSQL has no NUL in texts, Oracle takes an empty one for NULL, and to most of the MySQL family 'ann' and 'ann '
+    are equal. Such texts, which are rare, are stored with a control character that tells what they are.
+    """
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        if value is None:
+            return None
+        text = _HALF_SURROGATE.sub("\ufffd", value)
+        if dialect.name in _NO_NUL and ("\x00" in text or _ESCAPE in text):
+            return text.replace(_ESCAPE, _ESCAPE * 2).replace("\x00", f"{_ESCAPE}0")
+        return f"{text}{_END}" if text[-1:] in self._marked_ends(dialect) else text
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], str | None] | None:
+        first = super().result_processor(dialect, coltype)
+        decode = _unescaped if dialect.name in _NO_NUL else _unmarked if self._marked_ends(dialect) else None
+        if decode is None or first is None:
+            return decode or first
+        return lambda value: decode(first(value))
+
+    def _marked_ends(self, dialect: Dialect) -> Collection[str]:
+        """Return the last characters ('': of an empty text) that the engine does not keep, and the mark itself."""
+        return ("", _END) if dialect.name == "oracle" else ()
+
+
+def _unescaped(value: str | None) -> str | None:
+    if value is None or _ESCAPE not in value:
+        return value
+    return _ESCAPED.sub(lambda found: "\x00" if found[0][1] == "0" else _ESCAPE, value)
+
+
+def _unmarked(value: str | None) -> str | None:
+    return value[:-1] if value is not None and value[-1:] == _END else value
+
+
+class Name(_ExactText):
     """A short text that is compared exactly, case included, and can be indexed: at most `NAME_LENGTH` characters."""
 
     impl = String
@@ -81,14 +122,17 @@ class Name(TypeDecorator[str]):
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         if dialect.name in _MYSQL:
-            return dialect.type_descriptor(VARCHAR(self.length, charset="utf8mb4", collation="utf8mb4_bin"))
-        return self.impl_instance
+            # The family has no one collation that compares trailing spaces too.
+            return dialect.type_descriptor(VARCHAR(self.length + 1, charset="utf8mb4", collation="utf8mb4_bin"))
+        if dialect.name in _NO_NUL:
+            return dialect.type_descriptor(String(self.length * 2))
+        return dialect.type_descriptor(String(self.length + 1)) if dialect.name == "oracle" else self.impl_instance
 
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        return None if value is None else storable(value)
+    def _marked_ends(self, dialect: Dialect) -> Collection[str]:
+        return (" ", _END) if dialect.name in _MYSQL else super()._marked_ends(dialect)
 
 
-class LongText(TypeDecorator[str]):
+class LongText(_ExactText):
     """A text of any length: MySQL's TEXT ends at 64 KiB."""
 
     impl = Text
@@ -98,9 +142,6 @@ class LongText(TypeDecorator[str]):
         if dialect.name in _MYSQL:
             return dialect.type_descriptor(LONGTEXT(charset="utf8mb4", collation="utf8mb4_bin"))
         return self.impl_instance
-
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        return None if value is None else storable(value)
 
 
 class JsonText(TypeDecorator[Mapping[str, Any]]):

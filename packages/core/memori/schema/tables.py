@@ -293,7 +293,7 @@ class AugmentationJob(_Base, table=True):
     messages: int = _column("messages", Integer)
     state: str = _column("state", Name(32))
     attempts: int = _column("attempts", Integer)
-    worker: str | None = _column("worker", LongText(), nullable=True)
+    worker: str | None = _column("worker", Name(), nullable=True)
     due_at: datetime = _column("due_at", UtcDateTime())
     last_error: str | None = _column("last_error", LongText(), nullable=True)
     failed_at: datetime | None = _column("failed_at", UtcDateTime(), nullable=True)

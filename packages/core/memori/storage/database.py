@@ -9,7 +9,7 @@ import random
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,7 +29,12 @@ log = logging.getLogger(__name__)
 # What a whole transaction is tried again for: serialisation failures, deadlocks, lock timeouts. By sqlstate, and by the
 # numbers of the MySQL family (1020: MariaDB's snapshot isolation; 6235: OceanBase).
 _RETRYABLE_STATES = {"40001", "40P01"}
-_RETRYABLE_NUMBERS = {1213, 1205, 1020, 6235}
+_LOCK_TIMEOUT = 1205
+_RETRYABLE_NUMBERS = {1213, _LOCK_TIMEOUT, 1020, 6235}
+# What MySQL's family says to a packet over max_allowed_packet; most often the connection just ends.
+_TOO_LARGE = 1153
+_LOST = {2006, 2013, 2055}
+_LARGE = 1_000_000
 _ATTEMPTS = 20
 _ATTEMPTS_TO_INSERT = 6
 _FIRST_PAUSE_S = 0.005
@@ -440,6 +445,12 @@ def _storage_error(error: Exception) -> StorageError:
         )
     if _is_busy(cause):
         return StorageError("the database is locked by another connection, for longer than memori waits: try again")
+    size = _size(getattr(error, "params", None))
+    if number == _TOO_LARGE or (number in _LOST and size > _LARGE):
+        return StorageError(
+            f"the server refused a text of {size / 1e6:.0f} MB, or ended the connection over it ({text}): "
+            "let it take more at once, for MySQL and its family by raising max_allowed_packet"
+        )
     if "readonly database" in text:
         return StorageError(
             "the database is read-only: let this process write to the file and to its folder, or pass another database"
@@ -449,6 +460,15 @@ def _storage_error(error: Exception) -> StorageError:
     if "Cannot operate on a closed" in text or "connection is closed" in text or "connection already closed" in text:
         return StorageError("the connection passed as conn= is closed: pass an open one, or a URL or a callable")
     return StorageError(f"the database failed: {type(cause).__name__}: {text}")
+
+
+def _size(parameters: object) -> int:
+    """Return the length of the longest text or data of a statement's parameters."""
+    if isinstance(parameters, str | bytes):
+        return len(parameters.encode(errors="replace") if isinstance(parameters, str) else parameters)
+    if isinstance(parameters, Mapping):
+        return max(map(_size, parameters.values()), default=0)
+    return max(map(_size, parameters), default=0) if isinstance(parameters, Sequence) else 0
 
 
 def _codes(cause: BaseException) -> tuple[str | None, int | None]:
@@ -474,7 +494,8 @@ def _may_succeed(error: BaseException | None, attempt: int, deadline: float) -> 
         return time.monotonic() < deadline
     state, number = _codes(cause)
     if state in _RETRYABLE_STATES or number in _RETRYABLE_NUMBERS:
-        return attempt < _ATTEMPTS
+        # MySQL lets a lock be waited for 50 seconds before it says 1205: that is not to be done twenty times.
+        return attempt < _ATTEMPTS and (number != _LOCK_TIMEOUT or time.monotonic() < deadline)
     if isinstance(error, sqlalchemy_errors.IntegrityError):
         # Another inserted the same entity, process or session first: now it is there to be found.
         return attempt < _ATTEMPTS_TO_INSERT

@@ -220,7 +220,7 @@ def upgrade() -> None:
         sa.Column("messages", sa.Integer(), nullable=False),
         sa.Column("state", Name(32), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
-        sa.Column("worker", LongText(), nullable=True),
+        sa.Column("worker", Name(), nullable=True),
         sa.Column("due_at", UtcDateTime(), nullable=False),
         sa.Column("last_error", LongText(), nullable=True),
         sa.Column("failed_at", UtcDateTime(), nullable=True),
