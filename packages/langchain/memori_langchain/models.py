@@ -88,8 +88,7 @@ def _namespace(cls: type[BaseChatModel], memories: tuple[Memori, ...]) -> dict[s
     }
     for name, listening in _LISTENED_TO.items():
         original = getattr(cls, name, None)
-        # By what a class overrides LangChain tells what its models can do.
-        if original is not None and ("cache" in name or original is not getattr(BaseChatModel, name, None)):
+        if original is not None and (name in _ANYWAY or _overrides(cls, name)):
             namespace[name] = listening(original, memories)
     converse = getattr(cls, "_as_converse", None)
     if isinstance(converse, property) and converse.fget is not None:
@@ -103,6 +102,14 @@ def _namespace(cls: type[BaseChatModel], memories: tuple[Memori, ...]) -> dict[s
 
         namespace["_as_converse"] = property(as_converse)
     return namespace
+
+
+def _overrides(cls: type[BaseChatModel], name: str) -> bool:
+    # By what a class overrides LangChain tells what its models can do: nothing may be overridden that was not before.
+    if getattr(cls, name) is not getattr(BaseChatModel, name, None):
+        return True
+    # One of the two will do for both.
+    return name == "_astream" and cls._stream is not BaseChatModel._stream
 
 
 def _plain(model: Any) -> Any:
@@ -120,7 +127,7 @@ class _Call:
     """One call of a model under way. Colourless; recorded once when it was answered, and not when it was not.
 
     Args:
-        watched: Whether what comes of the reply is seen before it is whole, so that it counts if it never gets there.
+        watched: Whether it returns its reply whole, but someone is shown the chunks of it: they count if it breaks off.
     """
 
     def __init__(self, memories: Sequence[Memori], model: BaseChatModel, run_manager: Any, *, watched: bool) -> None:
@@ -158,8 +165,11 @@ class _Call:
             _call.reset(token)
 
     def watches(self, model: BaseChatModel) -> bool:
-        """Return whether what *model* streams is the reply to this call, on its way to someone."""
-        return self._watched and self._model is model
+        """Return whether what *model* begins to stream is the reply to this call, on its way to someone."""
+        if not self._watched or self._model is not model:
+            return False
+        self._watched = False  # What streams asynchronously may ask what streams synchronously for it.
+        return True
 
     def add(self, chunk: Any) -> None:
         """Take in a piece of the reply: a chunk, whose message LangChain may exchange later, or an event."""
@@ -381,8 +391,9 @@ def _astreamed(original: Callable[..., Any], memories: tuple[Memori, ...]) -> Ca
     return astream
 
 
+# Around the cache, whose key then is what is sent, memories included: no answer meant for one gets to another.
+_ANYWAY = ("_generate_with_cache", "_agenerate_with_cache")
 _LISTENED_TO: dict[str, Callable[..., Any]] = {
-    # Around the cache, whose key then is what is sent, memories included: no answer meant for one gets to another.
     "_generate_with_cache": _whole,
     "_agenerate_with_cache": _awhole,
     "_generate": _whole,
@@ -403,7 +414,7 @@ def _begun(
     metadata = getattr(run_manager, "metadata", None) or {}
     if not taking_part or any(name in metadata for name in _INTERNAL):
         return None
-    return _Call(taking_part, model, run_manager, watched=streamed or _is_watched(run_manager))
+    return _Call(taking_part, model, run_manager, watched=not streamed and _is_watched(run_manager))
 
 
 def _is_watched(run_manager: Any) -> bool:
