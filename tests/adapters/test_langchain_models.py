@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import json
 import os
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
@@ -118,28 +120,36 @@ def chat_anthropic(address: str) -> BaseChatModel:
     return ChatAnthropic(model="claude-test", api_key="key", base_url=address, max_retries=0)  # type: ignore[call-arg, arg-type]
 
 
+CLAUDE, NOVA = "anthropic.claude-test-v1:0", "amazon.nova-lite-v1:0"
 AWS: dict[str, Any] = {"region_name": "us-east-1", "aws_access_key_id": "key", "aws_secret_access_key": "secret"}
 
 
-def chat_bedrock(model: str) -> Callable[[str], BaseChatModel]:
-    def make(address: str) -> BaseChatModel:
-        from langchain_aws import ChatBedrock
+@functools.cache
+def boto(address: str) -> dict[str, Any]:
+    """Return clients of *address*: to make one takes long."""
+    import boto3  # type: ignore[import-untyped]
 
-        return ChatBedrock(model=model, endpoint_url=address, **AWS)
+    runtime, control = (boto3.client(name, endpoint_url=address, **AWS) for name in ("bedrock-runtime", "bedrock"))
+    return {"client": runtime, "bedrock_client": control}
 
-    return make
+
+def chat_bedrock(address: str, model: str = CLAUDE) -> BaseChatModel:
+    from langchain_aws import ChatBedrock
+
+    # It hands its keys, but not its second client, to the model that it asks by Converse.
+    return ChatBedrock(model=model, endpoint_url=address, **AWS, **boto(address))
 
 
 def chat_bedrock_converse(address: str) -> BaseChatModel:
     from langchain_aws import ChatBedrockConverse
 
-    return ChatBedrockConverse(model="amazon.nova-lite-v1:0", base_url=address, **AWS)
+    return ChatBedrockConverse(model=NOVA, base_url=address, **AWS, **boto(address))
 
 
 def chat_anthropic_bedrock(address: str) -> BaseChatModel:
     from langchain_aws import ChatAnthropicBedrock
 
-    os.environ["ANTHROPIC_BEDROCK_BASE_URL"] = address  # The only way in; the fixture below takes it back.
+    os.environ["ANTHROPIC_BEDROCK_BASE_URL"] = address  # The only way in; a fixture takes it back.
     return ChatAnthropicBedrock(model=CLAUDE, max_retries=0, **AWS)  # type: ignore[call-arg]
 
 
@@ -169,14 +179,13 @@ OPENAI: dict[str, Any] = {
     "aclose": lambda model: model.root_async_client.close(),
     "structured": {"method": "function_calling"},
 }
-CLAUDE = "anthropic.claude-test-v1:0"
 KINDS = [
     Kind("Plain", "langchain", lambda address: Plain(address=address)),
     Kind("ChatOpenAI", make=chat_openai, **OPENAI),
     Kind("ChatOpenAI-responses", make=lambda address: chat_openai(address, use_responses_api=True), **OPENAI),
     Kind("ChatAnthropic", "langchain_anthropic", chat_anthropic, lambda model: model._async_client.close()),
-    Kind("ChatBedrock-invoke", "langchain_aws", chat_bedrock(CLAUDE), own_path=False),
-    Kind("ChatBedrock-converse", "langchain_aws", chat_bedrock("amazon.nova-lite-v1:0"), own_path=False),
+    Kind("ChatBedrock-invoke", "langchain_aws", chat_bedrock, own_path=False),
+    Kind("ChatBedrock-converse", "langchain_aws", functools.partial(chat_bedrock, model=NOVA), own_path=False),
     Kind("ChatBedrockConverse", "langchain_aws", chat_bedrock_converse, own_path=False),
     Kind(
         "ChatAnthropicBedrock",
@@ -409,10 +418,20 @@ def hear(way: Way, model: Any, kind: Kind, heard: list[str]) -> None:
     gc.collect()  # What is left of a stream of events refers to itself.
 
 
+@contextmanager
+def unblocked() -> Iterator[None]:
+    """Fail what blocks the event loop from anywhere below memori's code."""
+    with blockbuster_ctx(["memori", "memori_langchain"]) as watched:
+        for function in watched.functions.values():
+            # Where ChatBedrock makes a client of AWS's each time, with memori or without.
+            function.can_block_in("memori_langchain/models.py", "as_converse")
+        yield
+
+
 def ahear(way: Way, model: Any, kind: Kind, heard: list[str]) -> None:
     async def main() -> None:
         try:
-            with blockbuster_ctx(["memori", "memori_langchain"]):
+            with unblocked():
                 async for piece in way.arun(model, kind):
                     heard.append(piece)  # noqa: PERF401 - it may be left by an error
         finally:
@@ -421,6 +440,8 @@ def ahear(way: Way, model: Any, kind: Kind, heard: list[str]) -> None:
     asyncio.run(main())
 
 
+# A stream of events that is left has no end but the garbage collector's, which takes connections as they come.
+UNCLOSED = pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
 COLOURS = {"sync": hear, "async": ahear}
 
 
@@ -431,7 +452,9 @@ def stored(memori: Memori, entity: str) -> list[tuple[str, str, str]]:
 
 @pytest.mark.filterwarnings("ignore::langchain_core._api.beta_decorator.LangChainBetaWarning")
 @pytest.mark.parametrize("colour", COLOURS)
-@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
+@pytest.mark.parametrize(
+    "way", [pytest.param(way, id=way.name, marks=[UNCLOSED] if way.name == "events-break" else []) for way in WAYS]
+)
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_a_call_is_given_memories_and_kept_once(
     memori: Memori, server: ProviderServer, kind: Kind, way: Way, colour: str
