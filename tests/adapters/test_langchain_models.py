@@ -23,6 +23,7 @@ from blockbuster import blockbuster_ctx
 from langchain.agents import create_agent
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, convert_to_openai_messages
+from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.prompts import ChatPromptTemplate
@@ -84,10 +85,7 @@ class Plain(BaseChatModel):
                 if "error" in (event := json.loads(data)):
                     raise ConnectionError(event["error"]["message"])
                 delta = event["choices"][0]["delta"]
-                calls = [
-                    {"index": call["index"], "id": call.get("id"), **dict.fromkeys(("name", "args")), **_called(call)}
-                    for call in delta.get("tool_calls", ())
-                ]
+                calls = [_piece(call) for call in delta.get("tool_calls", ())]
                 message = AIMessageChunk(content=delta.get("content") or "", tool_call_chunks=calls)
                 yield ChatGenerationChunk(message=message)
 
@@ -103,9 +101,11 @@ class Plain(BaseChatModel):
                 raise ConnectionError(error.read().decode()) from None
 
 
-def _called(call: dict[str, Any]) -> dict[str, Any]:
+def _piece(call: dict[str, Any]) -> Any:
     function = call["function"]
-    return {"name": function.get("name"), "args": function.get("arguments")}
+    return tool_call_chunk(
+        name=function.get("name"), args=function.get("arguments"), id=call.get("id"), index=call["index"]
+    )
 
 
 def chat_openai(address: str, **options: Any) -> BaseChatModel:
@@ -286,7 +286,7 @@ async def apipe(model: Any, kind: Kind) -> AsyncIterator[str]:
         yield piece
 
 
-TURN: dict[str, Any] = {"messages": [("user", ASKED)]}
+TURN: Any = {"messages": [("user", ASKED)]}
 
 
 def agent(model: Any, kind: Kind) -> Iterator[str]:

@@ -71,7 +71,8 @@ def _listening_class(cls: type[BaseChatModel], memories: tuple[Memori, ...]) -> 
     with _making:
         made = _classes.get(key)
         if made is None:
-            made = _classes[key] = type(cls)(cls.__name__, (cls,), _namespace(cls, memories))
+            metaclass: type = type(cls)
+            made = _classes[key] = metaclass(cls.__name__, (cls,), _namespace(cls, memories))
         return made
 
 
@@ -441,7 +442,7 @@ def _answer(result: ChatResult) -> BaseMessage | None:
 def _merged(seen: Sequence[Any]) -> BaseMessage:
     first, *rest = seen
     if isinstance(first, BaseMessage):
-        return first + rest if rest else first  # type: ignore[operator, return-value]
+        return first + rest if rest else first  # type: ignore[return-value]
     from langchain_core.language_models.chat_model_stream import ChatModelStream
 
     stream = ChatModelStream()
