@@ -49,8 +49,9 @@ def __getattr__(name: str) -> Any:
     try:
         return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("langchain", "langgraph"):
+        missing = (error.name or "").partition(".")[0]
+        if missing not in ("langchain", "langgraph"):
             raise
         from memori import MissingExtraError
 
-        raise MissingExtraError(error.name or "langchain", extra="langchain") from error
+        raise MissingExtraError(missing, extra="langchain") from error
