@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from databases import ENGINES, Engine, needs
+from databases import ENGINES, Engine, mongodb, needs, needs_mongodb
 from sqlalchemy import URL, NullPool, StaticPool, create_engine, delete, update
 
 from memori.protocols import Storage
@@ -110,3 +110,16 @@ class TestMySQLConnector(_ServerSuite):
 @needs("oceanbase")
 class TestOceanBase(_ServerSuite):
     engine = ENGINES["oceanbase"]
+
+
+@needs_mongodb
+class TestMongoDB(StorageSuite):
+    @pytest.fixture
+    def storage(self) -> Iterator[Storage]:
+        from memori.storage.mongo import MongoStorage
+
+        with mongodb() as database:
+            storage = MongoStorage(database, busy_timeout_s=30.0)
+            storage.build()
+            yield storage
+            storage.close()

@@ -12,7 +12,7 @@ from memori.settings import Settings
 
 if TYPE_CHECKING:
     from memori.protocols import Embedder
-    from memori.storage.sql import SQLStorage
+    from memori.storage.choose import AnyStorage
     from memori.storage.views import Driver
     from memori.types import SchemaVersion
 
@@ -26,7 +26,7 @@ class StorageConfig:
         driver: Read-only views of what is stored, as the older API had them.
     """
 
-    def __init__(self, storage: SQLStorage, built: Callable[[], None]) -> None:
+    def __init__(self, storage: AnyStorage, built: Callable[[], None]) -> None:
         self._storage = storage
         self._built = built
 
@@ -113,7 +113,7 @@ class EmbeddingsConfig:
 class CacheConfig:
     """``mem.config.cache``."""
 
-    def __init__(self, storage: SQLStorage, identity: Identity) -> None:
+    def __init__(self, storage: AnyStorage, identity: Identity) -> None:
         self._storage = storage
         self._identity = identity
 

@@ -66,8 +66,8 @@ class Memori:
 
     Args:
         conn: What reaches the database: a URL, a path, a DB-API connection or a callable that returns one, a
-            SQLAlchemy or SQLModel engine, connection, session or sessionmaker. None: ``MEMORI_DATABASE_URL``, or
-            ``sqlite:///memori.db``.
+            SQLAlchemy or SQLModel engine, connection, session or sessionmaker, a PyMongo database or client. None:
+            ``MEMORI_DATABASE_URL``, or ``sqlite:///memori.db``.
         debug_truncate: Accepted for callers of the older API, and ignored.
         settings: The tunables to start from. None: the defaults and ``MEMORI_…`` variables.
         embedder: Turns text into vectors: an `Embedder`, a callable ``texts -> vectors``, or the name of an
@@ -109,7 +109,7 @@ class Memori:
         from memori.embeddings.choose import embedder_from
         from memori.ranking.hybrid import HybridRanker
         from memori.recall import Recaller
-        from memori.storage.sql import SQLStorage
+        from memori.storage.choose import storage_from
 
         if (api_key, base_url, use_rust_core) != (None, None, None):
             log.debug("api_key, base_url and use_rust_core are ignored: nothing leaves the machine")
@@ -120,7 +120,7 @@ class Memori:
         self._identity = self.config.identity = Identity(self.config)
         self._failures = Failures(self.config)
         self._embedder = embedder_from(embedder)
-        self._storage = SQLStorage(database_url() if conn is None else conn)
+        self._storage = storage_from(database_url() if conn is None else conn)
         self._pipeline = Pipeline(extractor or RuleExtractor(), self._embedder, self.config)
         self._recaller = Recaller(self._storage, self._embedder, ranker or HybridRanker(), self.config)
         self._warm = threading.Thread(target=_warm_up, args=(self._recaller,), name="memori-warm-up", daemon=True)

@@ -1,1 +1,1 @@
-"""Where everything is kept: any SQL database, reached in any way."""
+"""Where everything is kept: any SQL database, reached in any way, or MongoDB."""

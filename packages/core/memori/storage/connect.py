@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy import exc as sqlalchemy_errors
@@ -28,7 +28,7 @@ from memori.errors import UnsupportedConnectionError as Unsupported
 from memori.storage.database import Access, Database, execute, file_of, relax
 from memori.storage.pool import PerThreadPool
 
-__all__ = ["connect"]
+__all__ = ["NotRelationalError", "connect", "is_factory", "speaks_mongo"]
 
 TAKEN = (
     "a database URL ('postgresql+psycopg://…', 'sqlite:///memori.db'), a file path, a SQLAlchemy or SQLModel Engine, "
@@ -84,8 +84,7 @@ def connect(conn: object, *, busy_timeout_s: float = 5.0) -> Database:
         UnsupportedConnectionError: *conn* leads to no database; says what does.
         MissingExtraError: The driver that *conn* names is not installed.
     """
-    # A sqlite3 connection is callable too.
-    if callable(conn) and not isinstance(conn, type | sessionmaker | scoped_session) and not _is_known(conn):
+    if is_factory(conn):
         _refuse_asynchronous(conn)
         if inspect.iscoroutinefunction(conn) or inspect.isasyncgenfunction(conn):
             raise Unsupported(f"got the asynchronous function {conn!r}: pass one that returns a synchronous connection")
@@ -94,8 +93,37 @@ def connect(conn: object, *, busy_timeout_s: float = 5.0) -> Database:
     return Database(lambda: access, busy_timeout_s)
 
 
+class NotRelationalError(Unsupported):
+    """What was passed as conn= leads to a MongoDB database.
+
+    Attributes:
+        conn: What does: what a callable returned.
+        release: What gives that back; None where it stays the user's.
+    """
+
+    def __init__(self, conn: object, release: Callable[[], object] | None) -> None:
+        super().__init__("got what leads to MongoDB: pass it to Memori, or to memori.storage.mongo.MongoStorage")
+        self.conn = conn
+        self.release = release
+
+
+def is_factory(conn: object) -> TypeGuard[Callable[[], Any]]:
+    """Return whether *conn* is a callable that returns a connection, and none itself."""
+    # A sqlite3 connection is callable too, and so is a pymongo Database.
+    return callable(conn) and not (isinstance(conn, type | sessionmaker | scoped_session) or _is_known(conn))
+
+
+def speaks_mongo(conn: object) -> bool:
+    """Return whether *conn* is of PyMongo, or a URL for it."""
+    if isinstance(conn, str):
+        return conn.startswith(("mongodb://", "mongodb+srv://"))
+    return any(base.__module__.partition(".")[0] in ("pymongo", "motor") for base in type(conn).__mro__)
+
+
 def _access(conn: Any, busy_timeout_s: float) -> Access:
     """Return the way to the database behind *conn*, which is not a factory."""
+    if speaks_mongo(conn):
+        raise NotRelationalError(conn, None)
     _refuse_asynchronous(conn)
     if isinstance(conn, str):
         return _from_string(conn, busy_timeout_s)
@@ -115,7 +143,7 @@ def _access(conn: Any, busy_timeout_s: float) -> Access:
     if _dialect(conn) is not None:
         return _from_connection(conn, busy_timeout_s)
     root = type(conn).__module__.partition(".")[0]
-    if root in ("pymongo", "django"):
+    if root == "django":
         raise Unsupported(f"got {type(conn).__qualname__} of {root}: not supported yet. Taken are {TAKEN}")
     raise Unsupported(f"got {type(conn).__module__}.{type(conn).__qualname__}: conn= takes {TAKEN}")
 
@@ -127,8 +155,6 @@ def _from_string(conn: str, busy_timeout_s: float) -> Access:
         return _sqlite_memory()
     if "://" not in conn:
         return _sqlite_file(conn, busy_timeout_s)
-    if conn.startswith(("mongodb://", "mongodb+srv://")):
-        raise Unsupported(f"got a MongoDB URL: not supported yet. Taken are {TAKEN}")
     try:
         url = make_url(conn)
     except (sqlalchemy_errors.ArgumentError, ValueError):
@@ -253,6 +279,8 @@ def _from_connection(
 
 def _from_factory(factory: Callable[[], Any], busy_timeout_s: float) -> Access:
     value, release = _take(factory)
+    if speaks_mongo(value):
+        raise NotRelationalError(value, release)
     dialect = _dialect(value)
     if dialect is None:
         access = _access(value, busy_timeout_s)
@@ -333,7 +361,7 @@ def _both(first: Callable[[], object] | None, second: Callable[[], object] | Non
 
 
 def _is_known(value: object) -> bool:
-    return isinstance(value, Engine | Connection | Session) or _dialect(value) is not None
+    return isinstance(value, Engine | Connection | Session) or speaks_mongo(value) or _dialect(value) is not None
 
 
 def _dialect(connection: Any) -> str | None:

@@ -132,6 +132,10 @@ class Database:
         if self._access is not None and not self._access.single:
             self._access.engine.dispose(close=False)
 
+    def reach(self) -> None:
+        """Find out how to get at the database, if that is not known yet; what cannot be reached may still fail."""
+        self._reach()
+
     def read(self, work: Callable[[Connection], T]) -> T:
         """Return what *work* returns, in one transaction. It must not write."""
         return self._run(work, write=False, building=False)

@@ -25,6 +25,7 @@ __all__ = [
     "messages",
     "packed",
     "sources",
+    "unpacked",
 ]
 
 ItemT = TypeVar("ItemT")
@@ -115,7 +116,8 @@ def packed(embedding: Embedding | None) -> tuple[bytes | None, str | None]:
     return np.ascontiguousarray(embedding.vector, dtype="<f4").tobytes(), embedding.model
 
 
-def _unpacked(data: bytes | None, model: str | None) -> Embedding | None:
+def unpacked(data: bytes | None, model: str | None) -> Embedding | None:
+    """Return the embedding that is stored so; None when there is none, or not a whole one."""
     # A vector that another program cut off must not keep the text beside it from being read.
     if data is None or model is None or not data or len(data) % 4:
         return None
@@ -140,7 +142,7 @@ def messages(rows: Iterable[Any]) -> list[StoredMessage]:
             process_id=process_id,
             partial=partial,
             version=version,
-            embedding=None if embedding is None else _unpacked(embedding, model),
+            embedding=None if embedding is None else unpacked(embedding, model),
         )
         for (
             id_,
@@ -189,7 +191,7 @@ def facts(rows: Iterable[Any], sources_by_fact: Mapping[int, Sequence[int]]) -> 
             last_recalled_at=last_recalled_at,
             sources=tuple(sources_by_fact.get(id_, ())),
             version=version,
-            embedding=None if embedding is None else _unpacked(embedding, model),
+            embedding=None if embedding is None else unpacked(embedding, model),
         )
         for (
             id_,

@@ -16,7 +16,6 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Dialect,
-    Select,
     bindparam,
     case,
     delete,
@@ -72,6 +71,25 @@ _SESSION_ROW = (
     select(session.c.id)
     .join(entity, entity.c.id == session.c.entity_id)
     .where(entity.c.external_id == bindparam("entity"), session.c.uuid == bindparam("session"))
+)
+_CONVERSATION = (
+    select(
+        session.c.id,
+        session.c.uuid,
+        session.c.id.label("session_id"),
+        entity.c.external_id.label("entity_id"),
+        process.c.external_id.label("process_id"),
+        session.c.started_at.label("date_created"),
+        session.c.last_active_at.label("date_updated"),
+    )
+    .join(entity, entity.c.id == session.c.entity_id)
+    .outerjoin(process, process.c.id == session.c.process_id)
+    .where(session.c.id == bindparam("session_row"))
+)
+_SAID_IN = (
+    select(message.c.role, message.c.content)
+    .where(message.c.session_id == bindparam("session_row"))
+    .order_by(message.c.position)
 )
 _GROW_SESSION = (
     update(session)
@@ -241,6 +259,14 @@ class SQLStorage:
 
     def close(self) -> None:
         self._database.close()
+
+    def reach(self) -> None:
+        """Find out what *conn* leads to, as far as that takes no connection but one that a callable makes.
+
+        Raises:
+            NotRelationalError: It leads to MongoDB.
+        """
+        self._database.reach()
 
     def pause(self, timeout_s: float) -> None:
         """Let no transaction run until `resume`: to be called before a fork."""
@@ -448,9 +474,22 @@ class SQLStorage:
         parameters = {"entity": entity_id, "session": session_id}
         return self._database.read(lambda connection: connection.scalar(_SESSION_ROW, parameters))
 
-    def read(self, query: Select[Any]) -> Sequence[Any]:
-        """Return the rows of *query*, which must not write."""
-        return self._database.read(lambda connection: connection.execute(query).all())
+    def conversation(self, row: int) -> dict[str, Any] | None:
+        """Return a session's id, uuid, entity, process and times by its id; None when there is no such session."""
+        return self._database.read(
+            lambda connection: next(
+                (dict(found._mapping) for found in connection.execute(_CONVERSATION, {"session_row": row})), None
+            )
+        )
+
+    def said_in(self, row: int) -> list[dict[str, str]]:
+        """Return role and content of a session's messages, in order; none when there is no such session."""
+        return self._database.read(
+            lambda connection: [
+                {"role": said.role, "content": said.content}
+                for said in connection.execute(_SAID_IN, {"session_row": row})
+            ]
+        )
 
 
 class _Recording:

@@ -1,0 +1,58 @@
+"""What lets no work on a database begin while the process is being forked."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+
+from memori.errors import StorageError
+
+__all__ = ["Gate"]
+
+
+class Gate:
+    """Open until `pause`. Safe to use from any thread."""
+
+    def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin anew, open and with nobody inside: called in the child after a fork."""
+        self._changed = threading.Condition()
+        self._inside = 0
+        self._paused = False
+
+    def pause(self, timeout_s: float) -> None:
+        """Let nobody in until `resume`, and wait for those who are inside."""
+        with self._changed:
+            self._paused = True
+            self._changed.wait_for(lambda: self._inside == 0, timeout_s)
+
+    def resume(self) -> None:
+        """Let everybody in again."""
+        with self._changed:
+            self._paused = False
+            self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def passing(self, deadline: float) -> Iterator[None]:
+        """Be inside until the ``with`` block ends.
+
+        Args:
+            deadline: The `time.monotonic` until which to wait for that.
+
+        Raises:
+            StorageError: It was shut for too long.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: not self._paused, max(deadline - time.monotonic(), 0.001)):
+                raise StorageError("the process is being forked; try again")
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._inside -= 1
+                self._changed.notify_all()
