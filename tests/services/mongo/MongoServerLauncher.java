@@ -21,8 +21,8 @@ public class MongoServerLauncher {
     };
 
     public static void main(String[] arguments) {
-        // What was acknowledged is in the file after at most 100 ms, also when the process is killed.
-        MVStore store = new MVStore.Builder().fileName(arguments[0]).autoCommitBufferSize(64).open();
+        // What was acknowledged is in the file after at most 100 ms; ended by SIGTERM, all of it.
+        MVStore store = new MVStore.Builder().fileName(arguments[0]).open();
         store.setAutoCommitDelay(100);
         H2Backend backend = new H2Backend(store);
         backend.version(VERSION);
