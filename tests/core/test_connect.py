@@ -235,11 +235,10 @@ def test_asynchronous_engines_are_refused_with_the_url_to_use() -> None:
         SQLStorage(async_sessionmaker())
 
 
-@pytest.mark.parametrize("module", ["pymongo.synchronous.database", "django.utils.connection"])
-def test_what_comes_later_is_refused_by_name(module: str) -> None:
-    """Fails when MongoDB's or Django's connections, not taken yet, get a message that does not name them."""
-    thing = type("Thing", (), {"__module__": module})()
-    with pytest.raises(UnsupportedConnectionError, match=f"{module.partition('.')[0]}: not supported yet"):
+def test_what_comes_later_is_refused_by_name() -> None:
+    """Fails when Django's connections, not taken yet, get a message that does not name them."""
+    thing = type("Thing", (), {"__module__": "django.utils.connection"})()
+    with pytest.raises(UnsupportedConnectionError, match="django: not supported yet"):
         SQLStorage(thing)
     with pytest.raises(UnsupportedConnectionError, match="not supported yet"):
         SQLStorage(lambda: thing).version("alice")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import traceback
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, cast
 
 import pytest
+from databases import mongodb, needs_mongodb
 
 pytest.importorskip("pymongo.database")
 
@@ -26,8 +25,7 @@ from memori.storage.mongo import MongoStorage
 from memori.testing.storage import EVERY, MINUTE, NOW, at_once, exchange, new_fact, revision, said
 from memori.types import Exchange, Mention, Retirement
 
-MONGODB_URL = os.environ.get("TEST_MONGODB_URL", "")
-pytestmark = pytest.mark.skipif(not MONGODB_URL, reason="TEST_MONGODB_URL names no server")
+pytestmark = needs_mongodb
 
 Client = MongoClient[dict[str, Any]]
 MEGABYTE = 1024 * 1024
@@ -58,11 +56,8 @@ class Axe(CommandListener):
 @pytest.fixture
 def empty() -> Iterator[Database[dict[str, Any]]]:
     """Return a database that was not built."""
-    client: Client = MongoClient(MONGODB_URL)
-    database = client[f"memori_{uuid.uuid4().hex}"]
-    yield database
-    client.drop_database(database)
-    client.close()
+    with mongodb() as database:
+        yield database
 
 
 @pytest.fixture
@@ -76,6 +71,12 @@ def storage(database: Database[dict[str, Any]]) -> MongoStorage:
     return MongoStorage(database, busy_timeout_s=30.0)
 
 
+def again(database: Database[dict[str, Any]], **options: Any) -> Client:
+    """Return another client of the same server, as another process has it."""
+    host, port = database.client.address or ("", 0)
+    return MongoClient(host, port, **options)
+
+
 def deaths(
     database: Database[dict[str, Any]], work: Callable[[MongoStorage, str], object], entity: str
 ) -> Iterator[str]:
@@ -87,7 +88,7 @@ def deaths(
     """
     for commands in range(1, 100):
         axe = Axe()
-        client: Client = MongoClient(MONGODB_URL, event_listeners=[axe])
+        client = again(database, event_listeners=[axe])
         name = f"{entity}-{commands}"
         doomed = MongoStorage(client[database.name], busy_timeout_s=30.0)
         try:
@@ -311,7 +312,7 @@ def test_content_beyond_a_document_is_refused_whole(storage: MongoStorage) -> No
 
 def test_a_job_is_claimed_by_one_of_many_processes_clients(database: Database[dict[str, Any]]) -> None:
     """Fails when two workers with connections of their own are given the same job."""
-    clients: list[Client] = [MongoClient(MONGODB_URL) for _ in range(4)]
+    clients = [again(database) for _ in range(4)]
     storages = [MongoStorage(client[database.name], busy_timeout_s=30.0) for client in clients]
     ids = {f"claimed-{number}" for number in range(24)}
     for number, id in enumerate(sorted(ids)):
@@ -331,7 +332,7 @@ def test_a_job_is_claimed_by_one_of_many_processes_clients(database: Database[di
 
 def test_many_processes_clients_write_to_one_entity(database: Database[dict[str, Any]]) -> None:
     """Fails when writers that share no lock but the database's lose or double anything of one entity."""
-    clients: list[Client] = [MongoClient(MONGODB_URL) for _ in range(4)]
+    clients = [again(database) for _ in range(4)]
     storages = [MongoStorage(client[database.name], busy_timeout_s=30.0) for client in clients]
 
     def work(number: int) -> None:

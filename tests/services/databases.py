@@ -8,13 +8,16 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from servers import SERVERS
 from sqlalchemy import URL, create_engine, make_url
 
-__all__ = ["ENGINES", "HOW_TO_START", "SERVER_ENGINES", "Engine", "each", "needs"]
+if TYPE_CHECKING:
+    from pymongo.database import Database
+
+__all__ = ["ENGINES", "HOW_TO_START", "SERVER_ENGINES", "Engine", "each", "mongodb", "needs", "needs_mongodb"]
 
 HOW_TO_START = 'eval "$(python3 tests/services/servers.py start)"'
 
@@ -102,3 +105,25 @@ def needs(name: str) -> pytest.MarkDecorator:
 def each(*names: str) -> list[Any]:
     """Return parameters for a test that runs on each of these engines; on each there is unless given."""
     return [pytest.param(ENGINES[name], id=name, marks=needs(name)) for name in names or ENGINES]
+
+
+needs_mongodb = pytest.mark.skipif(
+    SERVERS["mongodb"].variable not in os.environ,
+    reason=f"{SERVERS['mongodb'].variable} names no server: {HOW_TO_START} starts one and says where it is",
+)
+
+
+@contextlib.contextmanager
+def mongodb(**options: Any) -> Iterator[Database[dict[str, Any]]]:
+    """Make room for an empty MongoDB database; give it until the ``with`` block ends.
+
+    Args:
+        options: Of its client.
+    """
+    from pymongo import MongoClient
+
+    client: MongoClient[dict[str, Any]] = MongoClient(os.environ[SERVERS["mongodb"].variable], **options)
+    with client:
+        database = client[f"memori_{uuid.uuid4().hex}"]
+        yield database
+        client.drop_database(database)

@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-__all__ = ["SERVERS", "MariaDB", "MySQL", "Postgres", "Seekdb", "Server"]
+__all__ = ["SERVERS", "MariaDB", "Mongo", "MySQL", "Postgres", "Seekdb", "Server"]
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "memori-servers"
 START_S = 120.0  # Machines that test are busy.
@@ -319,7 +319,47 @@ def keep_seekdb(folder: Path) -> None:
         instance.close()
 
 
-SERVERS: dict[str, type[Server]] = {server.name: server for server in (Postgres, MariaDB, MySQL, Seekdb)}
+class Mongo(Server):
+    """A server of MongoDB's protocol: mongo-java-server, from Maven's repository, over a file.
+
+    MongoDB's own is in no package. It has no transactions, no sessions and no pipelines in updates, which memori needs
+    none of. FerretDB, the other one that can be had, reads and then writes in two steps where MongoDB has one.
+    """
+
+    name = "mongodb"
+    variable = "TEST_MONGODB_URL"
+    sources = Path(__file__).absolute().parent / "mongo"
+    programs = CACHE / "mongodb"
+
+    def installed(self) -> bool:
+        made = self.programs / "complete"
+        newest = max(source.stat().st_mtime for source in self.sources.iterdir())
+        return made.exists() and made.stat().st_mtime > newest
+
+    def install(self) -> None:
+        if shutil.which("mvn") is None or shutil.which("javac") is None:
+            _apt_install("maven", "default-jdk-headless")
+        shutil.rmtree(self.programs, ignore_errors=True)
+        self.programs.mkdir(parents=True)
+        jars = ["dependency:copy-dependencies", f"-DoutputDirectory={self.programs}/jars"]
+        _run(["mvn", "--batch-mode", "--quiet", "-f", str(self.sources / "pom.xml"), *jars], self.programs)
+        _run(
+            ["javac", "-cp", "jars/*", "-d", "jars", str(self.sources / "MongoServerLauncher.java")],
+            self.programs,
+        )
+        (self.programs / "complete").touch()
+
+    def start(self) -> str:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "ready").unlink(missing_ok=True)
+        jars = f"{self.programs}/jars"
+        java = ["java", "-Xmx512m", "-XX:+UseSerialGC", "-cp", f"{jars}:{jars}/*", "MongoServerLauncher"]
+        _detach([*java, str(self.folder), str(self.port)], self.folder)
+        _wait((self.folder / "ready").exists, f"{self.name} does not start", self._log)
+        return f"mongodb://127.0.0.1:{self.port}/memori"
+
+
+SERVERS: dict[str, type[Server]] = {server.name: server for server in (Postgres, MariaDB, MySQL, Seekdb, Mongo)}
 
 
 def _program(name: str) -> str | None:
@@ -379,13 +419,15 @@ def _wait(what: Callable[[], bool], otherwise: str, log: Callable[[], str] = str
         time.sleep(0.05)
 
 
-def _apt_install(package: str) -> None:
+def _apt_install(*packages: str) -> None:
     if not ROOT or shutil.which("apt-get") is None:
-        raise CannotStartError(f"it is not installed, and only root on Debian can: apt-get install {package}")
+        raise CannotStartError(
+            f"it is not installed, and only root on Debian can: apt-get install {' '.join(packages)}"
+        )
     with _no_services():
         for attempt in ("first", "with new lists"):
             try:
-                install = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", package]
+                install = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", *packages]
                 _run(install, Path("/"), DEBIAN_FRONTEND="noninteractive")
             except CannotStartError:
                 if attempt != "first":

@@ -12,8 +12,8 @@ from urllib.parse import unquote, urlsplit
 
 from memori.errors import MemoriError, MissingExtraError, NotBuiltError, StorageError
 from memori.errors import UnsupportedConnectionError as Unsupported
-from memori.storage.mongo_documents import Document
 from memori.storage.gate import Gate
+from memori.storage.mongo_documents import Document
 
 try:
     import pymongo

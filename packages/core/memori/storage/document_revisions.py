@@ -9,8 +9,8 @@ from typing import Any
 from memori.schema.collections import FACT, MESSAGE
 from memori.schema.columns import NAME_LENGTH, storable
 from memori.storage.deployment import Collections
-from memori.storage.mongo_documents import ERASED_STATUS, Document, embedded, fact, fact_document, microseconds
 from memori.storage.journal import Journal, change, description, new
+from memori.storage.mongo_documents import ERASED_STATUS, Document, embedded, fact, fact_document, microseconds
 from memori.storage.rows import identifier
 from memori.types import Change, Embedding, Fact, Mention, NewFact, Retirement, Revision
 

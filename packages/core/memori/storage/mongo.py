@@ -41,6 +41,8 @@ from memori.schema.columns import storable
 from memori.schema.tables import FOREIGN_TABLES, metadata
 from memori.storage.deployment import Collections, Deployment, not_built
 from memori.storage.document_revisions import DocumentReviser
+from memori.storage.history import Known, digest, normal, unknown
+from memori.storage.journal import COUNTERS, Journal, change, erasure, forgotten, new
 from memori.storage.mongo_documents import (
     ERASED_STATUS,
     Document,
@@ -51,8 +53,6 @@ from memori.storage.mongo_documents import (
     moment,
     text,
 )
-from memori.storage.history import Known, digest, normal, unknown
-from memori.storage.journal import COUNTERS, Journal, change, erasure, forgotten, new
 from memori.storage.rows import identifier
 from memori.types import (
     Changes,
