@@ -9,7 +9,7 @@ VENV := .venv
 FIND_PYTHON := sh .ci/find-python
 endif
 OLDEST := $(VENV)-oldest
-DATABASE_TESTS := tests/conformance/test_storage.py
+DATABASE_TESTS := $(addprefix tests/conformance/test_,storage.py same_answers.py server_failures.py)
 LITELLM := $(VENV)-litellm
 LITELLM_OLDEST := $(VENV)-litellm-oldest
 LITELLM_TESTS := -k 'litellm or LiteLLM' $(addprefix tests/core/test_,capture_litellm.py provider_memory.py requests_untouched.py)
@@ -38,7 +38,7 @@ test: $(VENV)/.dev  ## Run the tests
 	@$(VENV)/bin/python .ci/loopback.py
 	$(VENV)/bin/python -m pytest
 
-test-databases: $(VENV)/.dev  ## Run the storage suite on every database server that can be started here
+test-databases: $(VENV)/.dev  ## Run the databases' tests on all servers that can be started here
 	@servers="$(VENV)/bin/python tests/services/servers.py"; trap "$$servers stop" EXIT; eval "$$($$servers start)"; \
 		$(VENV)/bin/python -m pytest $(DATABASE_TESTS)
 
