@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from databases import mongodb, needs_mongodb
 from openai import OpenAI
 
 from memori import (
@@ -29,9 +30,18 @@ from memori.testing.provider import ProviderServer
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
 
+@pytest.fixture(params=["sqlite", pytest.param("mongodb", marks=needs_mongodb)])
+def conn(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[object]:
+    if request.param == "sqlite":
+        yield tmp_path / "memori.db"
+        return
+    with mongodb() as database:
+        yield database
+
+
 @pytest.fixture
-def memori(tmp_path: Path) -> Iterator[Memori]:
-    with Memori(conn=tmp_path / "memori.db") as memori:
+def memori(conn: object) -> Iterator[Memori]:
+    with Memori(conn=conn) as memori:
         memori.config.storage.build()
         yield memori.attribution(entity_id="alice", process_id="support")
 

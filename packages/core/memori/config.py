@@ -7,7 +7,6 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from memori.identity import Identity
-from memori.protocols import Versioned
 from memori.settings import Settings
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ class StorageConfig:
             StorageError: The database cannot be reached.
             ForeignSchemaError: The ``memori_*`` tables there belong to another program.
         """
-        return self._storage.schema() if isinstance(self._storage, Versioned) else None
+        return self._storage.schema()
 
     def build(self) -> StorageConfig:
         """Create or upgrade memori's tables and return this; safe at every start, and by many processes at once.

@@ -7,10 +7,10 @@ from datetime import datetime
 from typing import Any
 
 from memori.schema.collections import FACT, MESSAGE
-from memori.schema.columns import NAME_LENGTH, storable
+from memori.schema.columns import NAME_LENGTH
 from memori.storage.deployment import Collections
 from memori.storage.journal import Journal, change, description, new
-from memori.storage.mongo_documents import ERASED_STATUS, Document, embedded, fact, fact_document, microseconds
+from memori.storage.mongo_documents import ERASED_STATUS, Document, embedded, exact, fact, fact_document, microseconds
 from memori.storage.rows import identifier
 from memori.types import Change, Embedding, Fact, Mention, NewFact, Retirement, Revision
 
@@ -47,15 +47,13 @@ class DocumentReviser:
         self._load(item.fact_id for item in changes if not isinstance(item, NewFact))
         self._load(ids.values())
         fresh = dict.fromkeys(
-            item.content_hash
-            for item in changes
-            if isinstance(item, NewFact) and storable(item.content_hash) not in ids
+            item.content_hash for item in changes if isinstance(item, NewFact) and exact(item.content_hash) not in ids
         )
         numbers = iter(Journal(self._collections).ids(fact=len(fresh))["fact"] if fresh else range(0))
         cited: dict[int, set[int]] = {}
         for item in changes:
             if isinstance(item, NewFact):
-                key = storable(item.content_hash)
+                key = exact(item.content_hash)
                 if key not in ids:
                     ids[key] = self._add(item, next(numbers))
                 else:
@@ -71,20 +69,20 @@ class DocumentReviser:
         writes += [change(FACT, fact_id, fields) for fact_id, fields in self._changed.items()]
         if process is not None:
             writes += [
-                description(process, storable(name[:NAME_LENGTH]), storable(value), self._now)
+                description(process, exact(name[:NAME_LENGTH]), exact(value), self._now)
                 for name, value in revision.attributes.items()
             ]
         return writes, [fact(self._facts[fact_id], self._name) for fact_id in cited]
 
     def _in_slots(self, slots: Iterable[str]) -> list[Fact]:
-        wanted = [storable(slot) for slot in slots]
+        wanted = [exact(slot) for slot in slots]
         if wanted:
             self._keep(self._collections(FACT).find({"entity_id": self._row, "slot": {"$in": wanted}}))
         found = [fact(document, self._name) for document in self._facts.values()]
         return sorted(found, key=lambda item: (item.valid_from, item.id))
 
     def _ids(self, hashes: Iterable[str]) -> dict[str, int]:
-        wanted = sorted({storable(content_hash) for content_hash in hashes})
+        wanted = sorted({exact(content_hash) for content_hash in hashes})
         if not wanted:
             return {}
         key = {"entity_id": self._row, "content_hash": {"$in": wanted}}
@@ -127,7 +125,7 @@ class DocumentReviser:
         for item in changes:
             if isinstance(item, Mention) or item.superseded_by is None:
                 continue
-            successor = ids.get(storable(item.superseded_by))
+            successor = ids.get(exact(item.superseded_by))
             if isinstance(item, Retirement):
                 if item.fact_id in self._facts:
                     self._set(
@@ -136,8 +134,8 @@ class DocumentReviser:
                         valid_to=microseconds(item.valid_to),
                         superseded_by=successor,
                     )
-            elif ids[storable(item.content_hash)] in self._new and successor is not None:
-                self._set(ids[storable(item.content_hash)], superseded_by=successor)
+            elif ids[exact(item.content_hash)] in self._new and successor is not None:
+                self._set(ids[exact(item.content_hash)], superseded_by=successor)
 
     def _cite(self, cited: Mapping[int, set[int]]) -> None:
         """Link facts to those of the messages that are the entity's and still there."""

@@ -23,6 +23,7 @@ can be done twice, and done late, by a process that slept meanwhile while others
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from collections.abc import Iterable, Sequence
@@ -217,7 +218,7 @@ class Journal:
 
     def _describe(self, write: Document, token: str) -> None:
         attributes = self._collections(ATTRIBUTE)
-        key = f"{write['process']}\x00{write['name']}"  # Neither part contains a NUL.
+        key = json.dumps([write["process"], write["name"]])
         while True:
             found = attributes.find_one({"_id": key})
             mentions, tokens = (0, []) if found is None else (found["mentions"], found["tokens"])

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 from pymongo import ASCENDING, DESCENDING, IndexModel, ReturnDocument, UpdateOne
 from pymongo.errors import DuplicateKeyError
 
-from memori.errors import ForeignSchemaError, StorageError
+from memori.errors import ForeignSchemaError, NewerSchemaError, StorageError
 from memori.schema.collections import (
     COUNTER,
     ENTITY,
@@ -37,7 +37,6 @@ from memori.schema.collections import (
     SESSION,
     VERSION,
 )
-from memori.schema.columns import storable
 from memori.schema.tables import FOREIGN_TABLES, metadata
 from memori.storage.deployment import Collections, Deployment, not_built
 from memori.storage.document_revisions import DocumentReviser
@@ -46,6 +45,7 @@ from memori.storage.journal import COUNTERS, Journal, change, erasure, forgotten
 from memori.storage.mongo_documents import (
     ERASED_STATUS,
     Document,
+    exact,
     fact,
     message,
     message_document,
@@ -59,10 +59,12 @@ from memori.types import (
     Exchange,
     Fact,
     FactKind,
+    FailedJob,
     Job,
     JobCounts,
     Message,
     Revision,
+    SchemaVersion,
     Status,
     StoredMessage,
     Version,
@@ -74,6 +76,7 @@ T = TypeVar("T")
 
 _AT_ONCE = 0  # Due whatever the time: exchanges may come with times of their own, and clocks differ.
 _ERRORS = 10
+_LOST_WITH_WORKERS = 2  # So often taken up and not finished, a job may be what ends its workers.
 _SCHEMA = {"_id": "schema"}
 _PATIENCE = 12.0  # How many times as long as a write the reading of a whole memory may take, or the making of indexes.
 _TURNS = 64
@@ -117,6 +120,18 @@ class MongoStorage:
                 _insert(collections, COUNTER, {"_id": COUNTERS})
             collections(SCHEMA).update_one(_SCHEMA, {"$set": {"built": True}})
             Journal(collections).sweep()
+
+    def schema(self) -> SchemaVersion:
+        with self._deployment.working() as collections:
+            found = collections(SCHEMA).find_one(_SCHEMA)
+            if found is None:
+                self._refuse_foreign(collections)
+            there = found["version"] if found is not None and found["built"] else None
+            return SchemaVersion(
+                found=None if there is None else str(there),
+                newest=str(VERSION),
+                newer=there is not None and there > VERSION,
+            )
 
     def _refuse_foreign(self, collections: Collections) -> None:
         present = collections(ENTITY).database.list_collection_names()
@@ -168,14 +183,16 @@ class MongoStorage:
                 for state in ("running", "waiting")
                 for found in jobs.find({"state": state, "due_at": {"$lte": at}}).sort(order).limit(limit)
             ]
+            due.sort(key=lambda found: (found["exchanged_at"], found["_id"]))
+            alone = [found for found in due if found["state"] == "running" and found["attempts"] >= _LOST_WITH_WORKERS]
             claimed = []
-            for found in sorted(due, key=lambda found: (found["exchanged_at"], found["_id"]))[:limit]:
+            for found in alone[:1] or due[:limit]:
                 mine = jobs.find_one_and_update(
                     {"_id": found["_id"], "state": found["state"], "attempts": found["attempts"]},
                     {
                         "$set": {
                             "state": "running",
-                            "worker": storable(worker),
+                            "worker": exact(worker),
                             "attempts": found["attempts"] + 1,
                             "due_at": until,
                         }
@@ -206,11 +223,42 @@ class MongoStorage:
                     "$set": {
                         "state": "failed" if retry_at is None else "waiting",
                         "due_at": _AT_ONCE if retry_at is None else microseconds(retry_at),
-                        "last_error": storable(error),
+                        "last_error": exact(error),
                         "failed_at": microseconds(datetime.now(UTC)),
                     }
                 },
             )
+
+    def release(self, jobs: Sequence[Job]) -> None:
+        if not jobs:
+            return
+        with self._working() as collections:
+            collections(JOB).bulk_write(
+                [
+                    UpdateOne(
+                        _lease(job),
+                        {"$set": {"state": "waiting", "due_at": _AT_ONCE, "attempts": max(job.attempts - 1, 0)}},
+                    )
+                    for job in jobs
+                ],
+                ordered=False,
+            )
+
+    def failed(self, *, limit: int) -> list[FailedJob]:
+        order = [("failed_at", DESCENDING), ("_id", DESCENDING)]
+        with self._working() as collections:
+            return [
+                FailedJob(
+                    exchange_id=found["exchange_id"],
+                    entity_id=found["entity"],
+                    process_id=found["process"],
+                    session_id=found["session"],
+                    attempts=found["attempts"],
+                    error=found["last_error"],
+                    failed_at=moment(found["failed_at"]),
+                )
+                for found in _first(collections(JOB).find({"state": "failed"}).sort(order), limit)
+            ]
 
     def retry(self) -> int:
         with self._working() as collections:
@@ -307,7 +355,7 @@ class MongoStorage:
     def messages(
         self, entity_id: str, *, session_id: str | None = None, limit: int | None = None
     ) -> list[StoredMessage]:
-        key = {} if session_id is None else {"session": storable(session_id)}
+        key = {} if session_id is None else {"session": exact(session_id)}
         order = [("said_at", DESCENDING), ("position", DESCENDING), ("_id", DESCENDING)]
 
         def read(collections: Collections, entity: Document) -> list[StoredMessage]:
@@ -393,8 +441,9 @@ class MongoStorage:
     def _verify(self, collections: Collections, *, built: bool = True) -> None:
         found = collections(SCHEMA).find_one(_SCHEMA)
         if found is not None and found["version"] > VERSION:
-            raise StorageError(
-                f"the collections are of version {found['version']}, and this memori knows {VERSION}: upgrade memori"
+            raise NewerSchemaError(
+                f"the collections are of version {found['version']}, which this memori does not know (its newest is "
+                f"{VERSION}): nothing was changed; upgrade memori"
             )
         if built and (found is None or not found["built"]):
             self._built = False
@@ -402,7 +451,7 @@ class MongoStorage:
         self._built = built
 
     def _entity(self, collections: Collections, entity_id: str) -> Document | None:
-        found = Journal(collections).entity({"external_id": storable(entity_id)})
+        found = Journal(collections).entity({"external_id": exact(entity_id)})
         if found is None:
             self._verify(collections)  # Or the whole database has gone.
         return found
@@ -587,7 +636,7 @@ def _new_generation() -> int:
 def _new_entity(collections: Collections, entity_id: str, *, at: datetime) -> Document:
     return {
         "_id": Journal(collections).ids(entity=1)["entity"][0],
-        "external_id": storable(entity_id),
+        "external_id": exact(entity_id),
         "version": 0,
         "generation": _new_generation(),
         "created_at": microseconds(at),
@@ -599,12 +648,12 @@ def _version(entity: Document | None) -> Version | None:
 
 
 def _session(collections: Collections, entity: Document, session_id: str) -> Document | None:
-    return collections(SESSION).find_one({"entity_id": entity["_id"], "uuid": storable(session_id)})
+    return collections(SESSION).find_one({"entity_id": entity["_id"], "uuid": exact(session_id)})
 
 
 def _lease(job: Job) -> Document:
     # The attempts tell two leases of one worker apart.
-    return {"_id": job.id, "state": "running", "worker": storable(job.worker), "attempts": job.attempts}
+    return {"_id": job.id, "state": "running", "worker": exact(job.worker), "attempts": job.attempts}
 
 
 def _job(collections: Collections, found: Document, worker: str) -> Job:

@@ -6,11 +6,11 @@ Times are microseconds since 1970 in UTC: MongoDB's own dates end at millisecond
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from memori.schema.columns import storable
 from memori.storage.rows import packed, unpacked
 from memori.types import Embedding, Exchange, Fact, Message, NewFact, StoredMessage
 
@@ -18,6 +18,7 @@ __all__ = [
     "ERASED_STATUS",
     "Document",
     "embedded",
+    "exact",
     "fact",
     "fact_document",
     "message",
@@ -32,6 +33,7 @@ Document = dict[str, Any]
 ERASED_STATUS = "erased"
 """Of what is left of a fact that was forgotten: its number, so that no late write brings it back."""
 
+_HALF_SURROGATE = re.compile("[\ud800-\udfff]")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -52,9 +54,14 @@ def moment(stored: int | None) -> datetime | None:
     return None if stored is None else _EPOCH + stored * _MICROSECOND
 
 
+def exact(value: str) -> str:
+    """Return *value* as it is stored: itself, but for halves of surrogate pairs, which no driver can encode."""
+    return _HALF_SURROGATE.sub("\ufffd", value)
+
+
 def text(value: str | None) -> str | None:
-    """Return *value* as every database can store it; None for None."""
-    return None if value is None else storable(value)
+    """Return *value* as it is stored; None for None."""
+    return None if value is None else exact(value)
 
 
 def embedded(embedding: Embedding | None) -> Document:
