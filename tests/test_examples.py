@@ -11,7 +11,7 @@ import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 # What an example needs that cannot be had beside the oldest of everything else.
-NEEDS = {"pydantic_ai_agent.py": "pydantic_ai.models.openai"}
+NEEDS = {"langchain_agent.py": "langchain_openai", "pydantic_ai_agent.py": "pydantic_ai.models.openai"}
 
 
 def run(example: Path, folder: Path) -> str:
@@ -69,3 +69,19 @@ def test_the_pydantic_ai_example_remembers_between_runs(tmp_path: Path) -> None:
     assert "assistant (tool_call): train_to(" in stored
     assert "tool (tool_result): 09:28" in stored
     assert "history: False" in stored
+
+
+def test_the_langchain_example_remembers_between_threads(tmp_path: Path) -> None:
+    """Fails when a second thread's answer does not come from the first, or is another user's, or a thread holds it."""
+    pytest.importorskip(NEEDS["langchain_agent.py"], exc_type=ImportError)
+    printed = run(EXAMPLES / "langchain_agent.py", tmp_path)
+    suggested, _, rest = printed.partition("What is known of ann:")
+    known, _, stored = rest.partition("What was stored of her second run:")
+    assert "Suggested to ann: Zermatt, by the train at 09:28: sunny" in suggested
+    assert "Suggested to bob: Venice, by the train at 10:02: rain" in suggested
+    assert "The user loves the mountains." in known
+    assert "sea" not in known
+    assert "user (text): Suggest a trip: mountains or sea, whichever I love more." in stored
+    assert 'assistant (tool_call): train_to({"city": "Zermatt"})' in stored
+    assert "tool (tool_result): 09:28" in stored
+    assert "own messages: False" in stored
