@@ -18,6 +18,7 @@ pytest.importorskip("langchain.agents", exc_type=ImportError)
 from blockbuster import blockbuster_ctx
 from langchain.agents import create_agent
 from langchain.agents.middleware import (
+    AgentMiddleware,
     HumanInTheLoopMiddleware,
     ModelFallbackMiddleware,
     ModelRetryMiddleware,
@@ -35,6 +36,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from memori import AttributionError, ConfigurationError, Memori, Settings
 from memori.ranking.hybrid import HybridRanker
+from memori.testing.provider import ProviderServer, Reply, ToolCall
 from memori.types import Candidates, Ranked, StoredMessage
 from memori_langchain import MemoriContext, MemoriMiddleware, MemoriSearchTool
 
@@ -643,6 +645,70 @@ def test_a_summary_is_not_the_users_word(memori: Memori, user: str) -> None:
     for request, asked in zip(model.asked, turns, strict=True):
         assert "<memories" in request[-2].text
         assert request[-1].text == asked
+
+
+@pytest.mark.parametrize("how", ["invoke", "ainvoke", "stream messages", "astream messages", "astream_events v3"])
+def test_a_registered_model_stands_aside_for_the_middleware(
+    memori: Memori, ranker: CountingRanker, user: str, how: str
+) -> None:
+    """Fails when an agent whose model is registered as well is given memories, or recorded, twice."""
+    model = scripted(calling("menu", {"food": "ramen"}), AIMessage(ANSWER))
+    asked = model.asked
+    memori.llm.register(model)
+    agent = agent_for(memori, model, menu)
+    ranker.queries.clear()
+    with memori.scope(entity_id=user):
+        drive(how, agent, ask(SAID), thread(user), MemoriContext(user))
+    assert ranker.queries == [SAID]
+    assert [injected(request) for request in asked] == [[0], [0]]
+    assert said(memori.messages(entity_id=user)) == [USER_SAID, CALLED, CAME, ANSWERED]
+
+
+def test_what_other_middleware_makes_of_a_reply(memori: Memori, user: str) -> None:
+    """Fails when what is redacted within memory is stored as it was, or a reply changed later confuses a thread."""
+
+    class Redacting(AgentMiddleware[Any, Any]):
+        def wrap_model_call(self, request: Any, handler: Any) -> Any:
+            (message,) = handler(request).result
+            return AIMessage(message.text.replace("4711", "****"))
+
+    class Shouting(AgentMiddleware[Any, Any]):
+        def after_model(self, state: Any, runtime: Any) -> Any:
+            message = state["messages"][-1]
+            return {"messages": [message.model_copy(update={"content": message.text.upper()})]}
+
+    model = scripted(AIMessage("Your code is 4711."), AIMessage(ANSWER), AIMessage(ANSWER))
+    agent = agent_for(memori, model, middleware=[MemoriMiddleware(memori), Redacting(), Shouting()])
+    for words in ("One.", "Two.", "Three."):
+        agent.invoke(ask(words), thread(user), context=MemoriContext(user))
+    assert [message.content for message in memori.messages(entity_id=user)] == [
+        "One.",
+        "Your code is ****.",
+        "YOUR CODE IS ****.",
+        "Two.",
+        ANSWER,
+        ANSWER.upper(),
+        "Three.",
+        ANSWER,
+    ]
+
+
+def test_where_turns_must_alternate_the_block_is_a_part_of_the_users_message(memori: Memori, user: str) -> None:
+    """Fails when Anthropic would be sent two messages of the user's in a row, or its system prompt is touched."""
+    models = pytest.importorskip("langchain_anthropic", exc_type=ImportError)
+    with ProviderServer() as server:
+        server.script(Reply(tool_calls=(ToolCall("menu", {"food": "ramen"}),)), Reply(text=ANSWER))
+        model = models.ChatAnthropic(model="claude-opus-5", api_key="local", base_url=server.url, max_retries=0)
+        agent = agent_for(memori, model, menu, system_prompt="Be brief.")
+        agent.invoke(ask(SAID), thread(user), context=MemoriContext(user))
+        first, second = (request.body for request in server.requests)
+    assert [message["role"] for message in second["messages"]] == ["user", "assistant", "user"]
+    block, words = first["messages"][0]["content"]
+    assert block["text"].startswith("<memories")
+    assert words["text"] == SAID
+    assert second["messages"][0] == first["messages"][0]
+    assert (first["system"], second["system"]) == ("Be brief.", "Be brief.")
+    assert said(memori.messages(entity_id=user)) == [USER_SAID, CALLED, CAME, ANSWERED]
 
 
 @pytest.mark.parametrize("how", ["invoke", "ainvoke"])
