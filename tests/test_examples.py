@@ -21,7 +21,8 @@ def run(example: Path, folder: Path) -> str:
     finished = subprocess.run(
         [sys.executable, "-W", "error", str(example)],
         cwd=folder,
-        env={**environment, "TMPDIR": str(folder)},
+        # A busy machine must not change what the examples show.
+        env={**environment, "TMPDIR": str(folder), "MEMORI_RECALL_TIMEOUT_S": "10", "MEMORI_CAPTURE_TIMEOUT_S": "10"},
         capture_output=True,
         text=True,
         timeout=60,
