@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from databases import ENGINES, Engine, each
+from databases import ENGINES, Engine, each, mongodb, needs_mongodb
 
 from memori import Memori, Message, Recollection
 from memori.config import Config
@@ -17,7 +17,7 @@ from memori.embeddings.choose import embedder_from
 from memori.ranking.hybrid import HybridRanker
 from memori.recall import Recaller
 from memori.settings import Settings
-from memori.storage.sql import SQLStorage
+from memori.storage.choose import storage_from
 
 BEGAN = datetime(2026, 1, 5, 9, 0, 0, 250000, tzinfo=UTC)
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -81,9 +81,9 @@ def sources(item: Recollection) -> tuple[str, ...]:
     return tuple(source.content for source in item.sources)
 
 
-def answers(url: Any) -> list[tuple[str, str, list[tuple[Any, ...]]]]:
+def answers(conn: Any) -> list[tuple[str, str, list[tuple[Any, ...]]]]:
     """Return what is recalled for each of 200 questions: kind, text, score, times and sources of each item."""
-    storage = SQLStorage(url)
+    storage = storage_from(conn)
     recaller = Recaller(storage, embedder_from(None), HybridRanker(), Config(Settings()))
     found = []
     for seed, person in enumerate(PEOPLE):
@@ -100,17 +100,17 @@ def answers(url: Any) -> list[tuple[str, str, list[tuple[Any, ...]]]]:
     return found
 
 
-def remembered(engine: Engine, folder: Path) -> list[tuple[str, str, list[tuple[Any, ...]]]]:
-    with engine.empty(folder) as url:
-        with Memori(conn=url, worker=False) as memori:
-            memori.config.storage.build()
-            tell(memori)
-        return answers(url)
+def remembered(conn: Any) -> list[tuple[str, str, list[tuple[Any, ...]]]]:
+    with Memori(conn=conn, worker=False) as memori:
+        memori.config.storage.build()
+        tell(memori)
+    return answers(conn)
 
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, str, list[tuple[Any, ...]]]]:
-    return remembered(ENGINES["sqlite"], tmp_path_factory.mktemp("sqlite"))
+    with ENGINES["sqlite"].empty(tmp_path_factory.mktemp("sqlite")) as url:
+        return remembered(url)
 
 
 @pytest.mark.parametrize("engine", each("postgres", "mariadb", "mysql", "oceanbase"))
@@ -120,5 +120,16 @@ def test_the_same_questions_have_the_same_answers(
     """Fails when the database has a say in what is recalled, or in which order."""
     assert len(expected) == 200
     assert sum(bool(items) for _, _, items in expected) > 150
-    for ours, theirs in zip(expected, remembered(engine, tmp_path), strict=True):
-        assert ours == theirs
+    with engine.empty(tmp_path) as url:
+        for ours, theirs in zip(expected, remembered(url), strict=True):
+            assert ours == theirs
+
+
+@needs_mongodb
+def test_the_same_questions_have_the_same_answers_on_mongodb(
+    expected: list[tuple[str, str, list[tuple[Any, ...]]]],
+) -> None:
+    """Fails when it makes a difference to a recall that documents are no rows."""
+    with mongodb() as database:
+        for ours, theirs in zip(expected, remembered(database), strict=True):
+            assert ours == theirs

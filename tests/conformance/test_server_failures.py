@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from databases import ENGINES, Engine, each, needs
+from databases import ENGINES, Engine, each, needs, needs_mongodb
 from openai import OpenAI
 from servers import ROOT, SERVERS, Server
-from sqlalchemy import URL, create_engine, make_url, text
+from sqlalchemy import URL, create_engine, text
 
 from memori import Memori, Settings, StorageError
 from memori.storage.sql import SQLStorage
@@ -87,11 +87,16 @@ def private(request: pytest.FixtureRequest) -> Iterator[Server]:
 
 
 @pytest.mark.parametrize(
-    "private", [pytest.param(name, marks=needs(name)) for name in ("postgres", "mariadb", "mysql")], indirect=True
+    "private",
+    [
+        *(pytest.param(name, marks=needs(name)) for name in ("postgres", "mariadb", "mysql")),
+        pytest.param("mongodb", marks=needs_mongodb),
+    ],
+    indirect=True,
 )
 def test_a_server_that_is_restarted(private: Server, client: OpenAI) -> None:
     """Fails when a call fails while the server is down, or an exchange of before, meanwhile or after is missing."""
-    url = make_url(private.start())
+    url = private.start()
     with conversation(url, client) as talking:
         talking.talk("before")
         private.stop()

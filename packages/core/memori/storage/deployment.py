@@ -10,15 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import unquote, urlsplit
 
-from memori.errors import MemoriError, MissingExtraError, NotBuiltError, StorageError
-from memori.errors import UnsupportedConnectionError as Unsupported
-from memori.storage.gate import Gate
-from memori.storage.mongo_documents import Document
-
-try:
-    import pymongo
-except ImportError as missing:
-    raise MissingExtraError("pymongo", extra="mongodb") from missing
+import pymongo
 from bson.codec_options import CodecOptions
 from bson.errors import BSONError
 from pymongo import MongoClient, WriteConcern
@@ -27,6 +19,11 @@ from pymongo.database import Database
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.uri_parser import parse_uri
+
+from memori.errors import MemoriError, NotBuiltError, StorageError
+from memori.errors import UnsupportedConnectionError as Unsupported
+from memori.storage.gate import Gate
+from memori.storage.mongo_documents import Document
 
 if TYPE_CHECKING:
     from pymongo.collection import Collection

@@ -21,10 +21,14 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from pymongo import ASCENDING, DESCENDING, IndexModel, ReturnDocument, UpdateOne
-from pymongo.errors import DuplicateKeyError
+from memori.errors import ForeignSchemaError, MissingExtraError, NewerSchemaError, StorageError
 
-from memori.errors import ForeignSchemaError, NewerSchemaError, StorageError
+try:
+    from pymongo import ASCENDING, DESCENDING, IndexModel, ReturnDocument, UpdateOne
+    from pymongo.errors import DuplicateKeyError
+except ImportError as error:
+    raise MissingExtraError("pymongo", extra="mongodb") from error
+
 from memori.schema.collections import (
     COUNTER,
     ENTITY,
