@@ -11,6 +11,7 @@ from importlib.metadata import version
 
 from benchmarks.calls import measure_calls
 from benchmarks.footprint import import_times, installed_size
+from benchmarks.providers import measure_providers
 
 __all__: list[str] = []
 
@@ -30,6 +31,7 @@ def main() -> None:
     )
     for table in measure_calls(rounds=30 if quick else 200):
         print(table, flush=True)
+    print(measure_providers(rounds=20 if quick else 200), flush=True)
     print(import_times(runs=3 if quick else 10), flush=True)
     if not quick:
         print(installed_size(), flush=True)

@@ -18,7 +18,7 @@ from benchmarks.conversations import MESSAGES_A_CONVERSATION, Speaker, every_sen
 from benchmarks.processes import ENTITY, Caller, caller, caller_with_memory, provider
 from benchmarks.table import Table
 
-__all__ = ["measure_calls"]
+__all__ = ["alternately", "fill", "measure_calls", "milliseconds", "say"]
 
 SIZES = (0, 1_000, 10_000)
 RECALL_SIZES = (1_000, 10_000)
@@ -33,10 +33,10 @@ ResultT = TypeVar("ResultT")
 def measure_calls(rounds: int) -> Iterator[Table]:
     """Yield the tables of calls and recalls, each of its figures from *rounds* calls."""
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        _say("filling the databases …")
+        say("filling the databases …")
         databases = {size: Path(folder) / f"{size}.db" for size in SIZES}
         for size, database in databases.items():
-            _fill(database, size)
+            fill(database, size)
         url = stack.enter_context(provider())
         plain = stack.enter_context(caller(url))
         remembering = {
@@ -46,26 +46,24 @@ def measure_calls(rounds: int) -> Iterator[Table]:
         for _ in range(min(RECALL_SIZES)):
             speaker.sentence()  # The life that the databases hold, so that questions are about something in them all.
 
-        _say("opening …")
+        say("opening …")
         opening = {size: process.ask("open", speaker.question()) for size, process in remembering.items()}
         contents = {size: process.ask("contents") for size, process in remembering.items()}
 
-        _say("recalling …")
+        say("recalling …")
         recalls = {_facts(size): remembering[size] for size in RECALL_SIZES}
-        warm = _alternately(recalls, _recall, speaker.question, rounds=rounds)
-        fresh = _alternately(
-            recalls, _learn_and_recall, lambda: (speaker.sentence(), speaker.question()), rounds=rounds
-        )
+        warm = alternately(recalls, _recall, speaker.question, rounds=rounds)
+        fresh = alternately(recalls, _learn_and_recall, lambda: (speaker.sentence(), speaker.question()), rounds=rounds)
 
-        _say("calling …")
+        say("calling …")
         variants = {"the OpenAI client alone": plain}
         variants |= {f"with memori, {_facts(size)}": process for size, process in remembering.items()}
         turns = cycle((speaker.sentence, speaker.question))
-        calls = _alternately(variants, _call, lambda: next(turns)(), rounds=rounds)
+        calls = alternately(variants, _call, lambda: next(turns)(), rounds=rounds)
 
-        _say("calling without a pause …")
+        say("calling without a pause …")
         statements = partial(_several, speaker.sentence)
-        bursts = _alternately(variants, _burst, statements, rounds=max(rounds // _BURST, 3), warm_up=1)
+        bursts = alternately(variants, _burst, statements, rounds=max(rounds // _BURST, 3), warm_up=1)
         health = {size: process.ask("health") for size, process in remembering.items()}
 
     yield _compared(
@@ -83,8 +81,8 @@ def measure_calls(rounds: int) -> Iterator[Table]:
         about="; ".join(f"{_facts(size)}: beside {contents[size][1]:,} messages" for size in RECALL_SIZES),
         columns=("", "p50 ms", "p95 ms"),
         rows=[
-            *((f"{name}", *_milliseconds(seconds)) for name, seconds in warm.items()),
-            *((f"{name}, the first after something new", *_milliseconds(seconds)) for name, seconds in fresh.items()),
+            *((f"{name}", *milliseconds(seconds)) for name, seconds in warm.items()),
+            *((f"{name}, the first after something new", *milliseconds(seconds)) for name, seconds in fresh.items()),
             *(
                 (f"{_facts(size)}, the first of a process, and opening", f"{opening[size] * 1e3:.0f}", "")
                 for size in RECALL_SIZES
@@ -98,7 +96,7 @@ def measure_calls(rounds: int) -> Iterator[Table]:
     )
 
 
-def _fill(database: Path, size: int) -> None:
+def fill(database: Path, size: int) -> None:
     """Build the database and have it learn *size* facts from as many messages, told over a year."""
     from memori import Memori
 
@@ -118,7 +116,7 @@ def _fill(database: Path, size: int) -> None:
             raise RuntimeError(f"the database was to hold {size} facts and messages, not {learned} and {heard}")
 
 
-def _alternately(
+def alternately(
     variants: Mapping[str, Caller],
     measure: Callable[[Caller, GivenT], ResultT],
     draw: Callable[[], GivenT],
@@ -165,7 +163,7 @@ def _compared(title: str, about: str, measured: Mapping[str, Sequence[float]]) -
     rows = [
         (
             name,
-            *_milliseconds(seconds),
+            *milliseconds(seconds),
             f"{(statistics.median(seconds) - plain) * 1e3:+.2f}" if number else "",
             f"{statistics.median(seconds) / plain:.2f}" if number else "",
         )
@@ -174,7 +172,7 @@ def _compared(title: str, about: str, measured: Mapping[str, Sequence[float]]) -
     return Table(title=title, about=about, columns=("", "p50 ms", "p95 ms", "added to p50", "times p50"), rows=rows)
 
 
-def _milliseconds(seconds: Sequence[float]) -> tuple[str, str]:
+def milliseconds(seconds: Sequence[float]) -> tuple[str, str]:
     """Return the median and the 95th percentile."""
     p95 = sorted(seconds)[min(round(0.95 * len(seconds)), len(seconds) - 1)]
     return f"{statistics.median(seconds) * 1e3:.2f}", f"{p95 * 1e3:.2f}"
@@ -184,5 +182,6 @@ def _facts(size: int) -> str:
     return f"{size:,} facts" if size else "no facts"
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Tell whoever waits what goes on."""
     print(text, file=sys.stderr, flush=True)

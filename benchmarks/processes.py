@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import Connection
 from typing import Any
 
-__all__ = ["ENTITY", "Caller", "caller", "caller_with_memory", "provider"]
+__all__ = ["ENTITY", "Caller", "caller", "caller_with_memory", "obey", "provider", "running"]
 
 _PATIENCE_S = 300.0
 ENTITY = "user_123"
@@ -60,14 +60,14 @@ class Caller:
 @contextmanager
 def provider() -> Iterator[str]:
     """Run the local provider in a process of its own; yield its URL."""
-    with _running(_serve_provider) as process:
+    with running(_serve_provider) as process:
         yield process.ask("url")
 
 
 @contextmanager
 def caller(url: str) -> Iterator[Caller]:
     """Run the OpenAI SDK alone; yield the process: ``call(text)`` and ``burst(texts)`` return seconds."""
-    with _running(_serve_calls, url) as process:
+    with running(_serve_calls, url) as process:
         yield process
 
 
@@ -78,12 +78,13 @@ def caller_with_memory(url: str, database: str) -> Iterator[Caller]:
     Besides ``call`` and ``burst`` it knows ``open(question)``, which comes first and returns the seconds of opening and
     of the first recall, ``recall(question)``, which returns seconds, ``learn(text)``, ``contents`` and ``health``.
     """
-    with _running(_serve_calls_with_memory, url, database) as process:
+    with running(_serve_calls_with_memory, url, database) as process:
         yield process
 
 
 @contextmanager
-def _running(serve: Callable[..., None], *arguments: object) -> Iterator[Caller]:
+def running(serve: Callable[..., None], *arguments: object) -> Iterator[Caller]:
+    """Run *serve* in a process of its own, with a pipe to `obey` and the arguments; yield the process."""
     process = Caller(serve, *arguments)
     try:
         process.ask("ready")  # It imports for a second or more, which is not to be in the times of the others.
@@ -92,7 +93,8 @@ def _running(serve: Callable[..., None], *arguments: object) -> Iterator[Caller]
         process.close()
 
 
-def _obey(pipe: Connection, commands: Commands) -> None:
+def obey(pipe: Connection, commands: Commands) -> None:
+    """Do what comes through *pipe* until it is closed, and send back what each command returns."""
     commands = {"ready": lambda: None, **commands}
     while True:
         try:
@@ -112,7 +114,7 @@ def _serve_provider(pipe: Connection) -> None:
         return f"I see: {' '.join(request.turns[-1].text.split()[:8])}"
 
     with ProviderServer(answer=answer) as server:
-        _obey(pipe, {"url": lambda: server.url})
+        obey(pipe, {"url": lambda: server.url})
 
 
 def _calls(client: Any) -> tuple[Callable[[str], float], Callable[[list[str]], list[float]]]:
@@ -130,7 +132,7 @@ def _serve_calls(pipe: Connection, url: str) -> None:
 
     with OpenAI(base_url=f"{url}/v1", api_key="local") as client:
         call, burst = _calls(client)
-        _obey(pipe, {"call": call, "burst": burst})
+        obey(pipe, {"call": call, "burst": burst})
 
 
 def _serve_calls_with_memory(pipe: Connection, url: str, database: str) -> None:
@@ -171,7 +173,7 @@ def _serve_calls_with_memory(pipe: Connection, url: str, database: str) -> None:
             return status.failures, status.last_failure
 
         call, burst = _calls(client)
-        _obey(
+        obey(
             pipe,
             {
                 "open": opened,
