@@ -22,6 +22,11 @@ PYDANTIC_AI_TESTS := $(addprefix tests/adapters/test_pydantic_ai,.py _agents.py 
 PYDANTIC_AI_NEEDS := --editable '.[pydantic-ai]' 'pydantic-ai-slim[openai,anthropic,bedrock]' \
 	openai==3.26.0 anthropic==1.12.1 boto3==1.42.63 \
 	'blockbuster>=1.5,<2' 'hypothesis>=6.130,<7' 'pytest>=9.0,<10' 'pytest-timeout>=2.4,<3'
+LANGCHAIN_OLDEST := $(VENV)-langchain-oldest
+LANGCHAIN_TESTS = $(wildcard tests/adapters/test_langchain*.py)
+# With the models of other providers' that go with the oldest LangChain, of which there is no floor: no extra brings them.
+LANGCHAIN_NEEDS := --editable '.[bedrock]' langchain-openai langchain-anthropic \
+	'blockbuster>=1.5,<2' 'hypothesis>=6.130,<7' 'pytest>=9.0,<10' 'pytest-timeout>=2.4,<3'
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help demo test test-databases lint format bench test-oldest test-litellm clean
@@ -56,9 +61,10 @@ format: $(VENV)/.dev  ## Rewrite the code in the house style
 bench: $(VENV)/.dev  ## Measure what memori costs on this machine
 	$(VENV)/bin/python -m benchmarks
 
-test-oldest: $(OLDEST)/.dev $(PYDANTIC_AI_OLDEST)/.dev  ## Run the tests on the oldest versions of the dependencies
+test-oldest: $(OLDEST)/.dev $(PYDANTIC_AI_OLDEST)/.dev $(LANGCHAIN_OLDEST)/.dev  ## Run the tests on the oldest versions of the dependencies
 	$(OLDEST)/bin/python -m pytest
 	$(PYDANTIC_AI_OLDEST)/bin/python -m pytest $(PYDANTIC_AI_TESTS)
+	$(LANGCHAIN_OLDEST)/bin/python -m pytest $(LANGCHAIN_TESTS)
 
 test-litellm: $(LITELLM)/.dev $(LITELLM_OLDEST)/.dev  ## Test LiteLLM's newest and oldest; it holds other packages back
 	$(LITELLM)/bin/python -m pytest $(LITELLM_TESTS)
@@ -103,4 +109,10 @@ $(PYDANTIC_AI_OLDEST)/.dev: pyproject.toml .ci/floors.py
 	$(call environment,$(PYDANTIC_AI_OLDEST),pip)
 	$(PYDANTIC_AI_OLDEST)/bin/python .ci/floors.py pydantic-ai >$(PYDANTIC_AI_OLDEST)/floors.txt
 	$(PYDANTIC_AI_OLDEST)/bin/python -m pip install --quiet --constraint $(PYDANTIC_AI_OLDEST)/floors.txt $(PYDANTIC_AI_NEEDS)
+	@touch $@
+
+$(LANGCHAIN_OLDEST)/.dev: pyproject.toml .ci/floors.py
+	$(call environment,$(LANGCHAIN_OLDEST),pip)
+	$(LANGCHAIN_OLDEST)/bin/python .ci/floors.py langchain bedrock >$(LANGCHAIN_OLDEST)/floors.txt
+	$(LANGCHAIN_OLDEST)/bin/python -m pip install --quiet --constraint $(LANGCHAIN_OLDEST)/floors.txt $(LANGCHAIN_NEEDS)
 	@touch $@

@@ -16,6 +16,8 @@ extras = project["optional-dependencies"]
 own = next(line for line in extras["tests"] if line.startswith(project["name"]))
 tested = sys.argv[1:] or re.findall(r"[\w-]+", own.partition("[")[2])
 for requirement in [*project["dependencies"], *(line for name in tested for line in extras[name])]:
+    if requirement.startswith(project["name"]):  # Another extra, which is named, too.
+        continue
     found = re.match(r"([\w.-]+)(?:\[[^]]*\])?>=([\w.]+)", requirement)
     if found is None:
         sys.exit(f"{requirement!r} has no floor")

@@ -6,6 +6,7 @@ has the name, the fields and the behaviour of the original; equality, pickles an
 
 from __future__ import annotations
 
+import copyreg
 import functools
 import logging
 import threading
@@ -13,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, SupportsIndex
 from weakref import WeakValueDictionary
 
 from langchain_core.language_models import BaseChatModel
@@ -82,9 +83,8 @@ def _namespace(cls: type[BaseChatModel], memories: tuple[Memori, ...]) -> dict[s
         "__qualname__": cls.__qualname__,
         "__doc__": cls.__doc__,
         "__hash__": cls.__hash__,
-        "__eq__": lambda self, other: bool(cls.__eq__(_plain(self), _plain(other))),
-        # A pickle is the plain model's: no database goes along, and it opens where memori is not installed.
-        "__reduce_ex__": lambda self, protocol: _plain(self).__reduce_ex__(protocol),
+        "__eq__": lambda self, other: cls.__eq__(_plain(self), _plain(other)),
+        "__reduce_ex__": _reduced,
         _LISTENING: _Listening(memories, cls),
     }
     for name, listening in _LISTENED_TO.items():
@@ -124,6 +124,15 @@ def _plain(model: Any) -> Any:
     return plain
 
 
+def _reduced(model: BaseChatModel, protocol: SupportsIndex) -> Any:
+    # A pickle is the plain model's: no database goes along, and it opens where memori is not installed.
+    reduced = _plain(model).__reduce_ex__(protocol)
+    if isinstance(reduced, tuple) and reduced[0] is copyreg.__newobj__:  # type: ignore[attr-defined]
+        # What pickle would refuse to do for an object of another class.
+        return object.__new__, *reduced[1:]
+    return reduced
+
+
 class _Call:
     """One call of a model under way. Colourless; recorded once when it was answered, and not when it was not.
 
@@ -131,13 +140,13 @@ class _Call:
         watched: Whether it returns its reply whole, but someone is shown the chunks of it: they count if it breaks off.
     """
 
-    def __init__(self, memories: Sequence[Memori], model: BaseChatModel, run_manager: Any, *, watched: bool) -> None:
+    def __init__(self, memories: Sequence[Memori], model: BaseChatModel, *, watched: bool) -> None:
         self._memories = memories
         self._model = model
-        self._run_manager = run_manager
         self._watched = watched
         self._turns: list[tuple[Memori, Turn]] = []
         self._seen: list[Any] = []
+        self._delegated = False  # What a tool asks are not the user's words: it is given memories, and not kept.
 
     def begin(self, messages: list[BaseMessage]) -> list[BaseMessage]:
         """Return the messages to send: with memories, or as they are."""
@@ -172,9 +181,10 @@ class _Call:
         self._watched = False  # What streams asynchronously may ask what streams synchronously for it.
         return True
 
-    def add(self, chunk: Any) -> None:
-        """Take in a piece of the reply: a chunk, whose message LangChain may exchange later, or an event."""
-        self._seen.append(getattr(chunk, "message", chunk))
+    def add(self, chunk: Any) -> bool:
+        """Take in a piece of the reply, a chunk or an event; return whether it says that the reply is whole."""
+        self._seen.append(getattr(chunk, "message", chunk))  # LangChain may give the chunk another message later.
+        return isinstance(chunk, dict) and chunk.get("event") == "message-finish"
 
     def finish(self, message: BaseMessage | None = None) -> None:
         """Record the reply: *message*, or else what was seen."""
@@ -213,7 +223,8 @@ class _Call:
         for memori in self._memories:
             try:
                 said = sent(messages)
-                options = {"provider": _provider(self._model), "session_id": _thread()}
+                thread, self._delegated = _place()
+                options = {"provider": _provider(self._model), "session_id": thread}
             except Exception as error:  # noqa: BLE001 - memory never harms the call
                 memori.failed(error)
                 continue
@@ -222,7 +233,8 @@ class _Call:
     def _given(self, memori: Memori, turn: Turn | None, messages: list[BaseMessage]) -> list[BaseMessage]:
         if turn is None:
             return messages
-        self._turns.append((memori, turn))
+        if not self._delegated:
+            self._turns.append((memori, turn))
         if turn.block is None:
             return messages
         try:
@@ -270,7 +282,8 @@ class _Chunks:
         except BaseException:
             self._call.interrupted()
             raise
-        self._call.add(chunk)
+        if self._call.add(chunk):
+            self._call.finish()
         return chunk
 
     def close(self) -> None:
@@ -308,7 +321,8 @@ class _AsyncChunks:
         except BaseException:
             self._call.interrupted()
             raise
-        self._call.add(chunk)
+        if self._call.add(chunk):
+            await self._call.afinish()
         return chunk
 
     async def aclose(self) -> None:
@@ -415,7 +429,7 @@ def _begun(
     metadata = getattr(run_manager, "metadata", None) or {}
     if not taking_part or any(name in metadata for name in _INTERNAL):
         return None
-    return _Call(taking_part, model, run_manager, watched=not streamed and _is_watched(run_manager))
+    return _Call(taking_part, model, watched=not streamed and _is_watched(run_manager))
 
 
 def _is_watched(run_manager: Any) -> bool:
@@ -458,7 +472,10 @@ def _provider(model: BaseChatModel) -> str:
     return str(model._get_ls_params().get("ls_provider") or model._llm_type)
 
 
-def _thread() -> str | None:
-    """Return the conversation's name where a graph, or a chain's configuration, has one."""
-    thread = ensure_config().get("configurable", {}).get("thread_id")
-    return None if thread is None else str(thread)
+def _place() -> tuple[str | None, bool]:
+    """Return the conversation's name, where a graph or a chain's configuration has one, and whether a tool asks."""
+    config = ensure_config().get("configurable", {})
+    thread = config.get("thread_id")
+    # A namespace names the nodes that a run is inside of, each with the id of its task.
+    nodes = [part.partition(":")[0] for part in str(config.get("checkpoint_ns") or "").split("|")]
+    return None if thread is None else str(thread), "tools" in nodes
