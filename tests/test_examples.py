@@ -11,13 +11,16 @@ import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 # What an example needs that cannot be had beside the oldest of everything else.
-NEEDS = {"langchain_agent.py": "langchain_openai", "pydantic_ai_agent.py": "pydantic_ai.models.openai"}
+NEEDS = {
+    "bedrock_chat.py": "langchain_aws.chat_models",
+    "langchain_agent.py": "langchain_openai",
+    "pydantic_ai_agent.py": "pydantic_ai.models.openai",
+}
 
 
 def run(example: Path, folder: Path) -> str:
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "MEMORI_", "PYTEST_"))
-    }
+    theirs = ("AWS_", "BEDROCK_", "MEMORI_", "OPENAI_", "PYTEST_")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(theirs)}
     finished = subprocess.run(
         [sys.executable, "-W", "error", str(example)],
         cwd=folder,
@@ -86,3 +89,14 @@ def test_the_langchain_example_remembers_between_threads(tmp_path: Path) -> None
     assert 'assistant (tool_call): train_to({"city": "Zermatt"})' in stored
     assert "tool (tool_result): 09:28" in stored
     assert "own messages: False" in stored
+
+
+def test_the_bedrock_example_remembers_each_user_by_themselves(tmp_path: Path) -> None:
+    """Fails when an answer does not come from what its user said before, or one user is told what another said."""
+    pytest.importorskip(NEEDS["bedrock_chat.py"], exc_type=ImportError)
+    printed = run(EXAMPLES / "bedrock_chat.py", tmp_path)
+    _, _, later = printed.partition("only memory connects the calls.")
+    assert "ann: What is my favorite food?\n  The user's favorite food is ramen.\n" in later
+    assert "ben: What is my favorite food?\n  The user's favorite food is pizza.\n" in later
+    assert "of ann: The user's favorite food is ramen." in later
+    assert "of ben: The user's favorite food is pizza." in later
