@@ -35,7 +35,7 @@ def main() -> None:
 
         model = ChatBedrock(model=os.getenv("BEDROCK_MODEL", "amazon.nova-lite-v1:0"), **where)
         mem = stack.enter_context(Memori(conn=f"sqlite:///{database}")).llm.register(model)
-        mem.config.recall_timeout_s = mem.config.capture_timeout_s = 5.0  # However busy the machine is.
+        mem.config.recall_timeout_s = mem.config.capture_timeout_s = 10.0  # However busy the machine is.
         mem.config.storage.build()
 
         # The model itself, or whatever is made of it: tools, structured output, chains, agents.

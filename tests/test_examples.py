@@ -28,7 +28,7 @@ def run(example: Path, folder: Path) -> str:
         env={**environment, "TMPDIR": str(folder), "MEMORI_RECALL_TIMEOUT_S": "10", "MEMORI_CAPTURE_TIMEOUT_S": "10"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=110,
         check=False,
     )
     assert finished.returncode == 0, finished.stderr
