@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import StaticPool, create_engine, make_url, text
+from databases import Engine, each
+from sqlalchemy import URL, StaticPool, create_engine
 
 from memori.protocols import ItemStorage
 from memori.storage.sql import SQLStorage
 from memori.testing.items import ItemStorageSuite
-
-# Each with a database of its own for every test, made and dropped over the server's own.
-SERVERS = {name: os.environ.get(f"TEST_{name}_URL") for name in ("POSTGRES", "MARIADB", "MYSQL")}
 
 
 @contextmanager
@@ -53,25 +49,18 @@ class TestSQLiteInMemory(ItemStorageSuite):
         engine.dispose()
 
 
-@pytest.mark.parametrize(
-    "server",
-    [
-        pytest.param(url, id=name, marks=pytest.mark.skipif(url is None, reason=f"TEST_{name}_URL names no server"))
-        for name, url in SERVERS.items()
-    ],
-)
 class TestServers(ItemStorageSuite):
+    """The suite in one database of each server, emptied after each test."""
+
+    @pytest.fixture(scope="class", params=each("postgres", "mariadb", "mysql", "oceanbase"))
+    @classmethod
+    def place(cls, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[URL]:
+        engine: Engine = request.param
+        with engine.empty(tmp_path_factory.getbasetemp()) as url, built(url):
+            yield url
+
     @pytest.fixture
-    def items(self, server: str) -> Iterator[ItemStorage]:
-        url = make_url(server)
-        name = f"memori_{uuid.uuid4().hex}"
-        administrator = create_engine(url, isolation_level="AUTOCOMMIT")
-        try:
-            with administrator.connect() as connection:
-                connection.execute(text(f"CREATE DATABASE {name}"))
-            with built(url.set(database=name)) as items:
-                yield items
-        finally:
-            with administrator.connect() as connection:
-                connection.execute(text(f"DROP DATABASE {name}"))
-            administrator.dispose()
+    def items(self, place: URL) -> Iterator[ItemStorage]:
+        with built(place) as items:
+            yield items
+            items.erase(())

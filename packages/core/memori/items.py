@@ -206,7 +206,7 @@ def _holds(value: Any, operator: str, operand: Any) -> bool:
         raise ConfigurationError(f"filter {{{operator!r}: {operand!r}}}: compare with a number") from error
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
     if operator == "$gt":
         return number > bound

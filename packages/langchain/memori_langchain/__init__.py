@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from memori_langchain.history import MemoriChatMessageHistory
     from memori_langchain.middleware import MemoriMiddleware
     from memori_langchain.retriever import MemoriRetriever
+    from memori_langchain.store import MemoriStore
     from memori_langchain.tools import MemoriSearchTool
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "MemoriMiddleware",
     "MemoriRetriever",
     "MemoriSearchTool",
+    "MemoriStore",
 ]
 
 # Where each is: to register a model asks for langchain-core alone, and loads neither agents nor graphs.
@@ -40,6 +42,7 @@ _MODULES = {
     "MemoriMiddleware": "middleware",
     "MemoriRetriever": "retriever",
     "MemoriSearchTool": "tools",
+    "MemoriStore": "store",
 }
 
 
