@@ -31,14 +31,14 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
-from langgraph.types import Command
+from langgraph.types import Command, interrupt
 from pydantic import BaseModel, ConfigDict, Field
 
 from memori import AttributionError, ConfigurationError, Memori, Settings
 from memori.ranking.hybrid import HybridRanker
 from memori.testing.provider import ProviderServer, Reply, ToolCall
 from memori.types import Candidates, Ranked, StoredMessage
-from memori_langchain import MemoriContext, MemoriMiddleware, MemoriSearchTool
+from memori_langchain import MemoriCallbackHandler, MemoriContext, MemoriMiddleware, MemoriSearchTool
 
 pytestmark = pytest.mark.filterwarnings("ignore:The v3 streaming protocol on Pregel is experimental")
 
@@ -543,12 +543,19 @@ def test_a_stream_that_is_left_is_stored_once(memori: Memori, user: str) -> None
     assert len(found) == 2
 
 
-@pytest.mark.parametrize("how", ["closed", "cancelled"])
+@pytest.mark.parametrize("how", ["closed", "cancelled", "events of version 3"])
 def test_an_asynchronous_run_that_is_left_keeps_what_came(memori: Memori, user: str, how: str) -> None:
     """Fails when what came of a reply before its caller left is lost, taken for whole, or waited for."""
     agent = agent_for(memori, scripted((AIMessage("Ramen with"), STUCK), AIMessage(ANSWER)))
 
     async def main() -> None:
+        if how == "events of version 3":
+            run = await agent.astream_events(ask(SAID), thread(user), context=MemoriContext(user), version="v3")
+            async for event in run:
+                if "content-block-delta" in str(event):
+                    break
+            await run.abort()
+            return
         stream = agent.astream(ask(SAID), thread(user), context=MemoriContext(user), stream_mode="messages")
         assert (await anext(stream))[0].text == "Ramen with"
         if how == "closed":
@@ -623,6 +630,36 @@ def test_a_run_that_waits_for_a_person_is_kept_and_not_repeated(
     assert [role for role, kind, _ in found[2:-1] if kind != "tool_call"] == ["tool"]
     assert [injected(request) for request in model.asked] == [[0], [0]]
     assert injected(agent.get_state(thread(user)).values["messages"]) == []
+
+
+@pytest.mark.parametrize("how", ["invoke", "ainvoke"])
+def test_a_tool_that_waits_for_a_person_is_kept_and_not_repeated(memori: Memori, user: str, how: str) -> None:
+    """Fails when what was said before a tool's interrupt is lost, or stored again when the tool is called once more."""
+
+    @tool
+    def order(food: str) -> str:
+        """Order it, if a person agrees."""
+        return f"{food}: {interrupt('Order?')}"
+
+    agent = agent_for(memori, scripted(calling("order", {"food": "ramen"}), AIMessage(ANSWER)), order)
+    drive(how, agent, ask(SAID), thread(user), MemoriContext(user))
+    until = [USER_SAID, ("assistant", "tool_call", 'order({"food": "ramen"})')]
+    assert said(memori.messages(entity_id=user)) == until
+    with pytest.raises(AttributionError):  # A run that is resumed is for nobody unless it says for whom.
+        drive(how, agent, Command(resume="no"), thread(user), None)
+    drive(how, agent, Command(resume="yes"), thread(user), MemoriContext(user))
+    assert said(memori.messages(entity_id=user))[:2] == until
+    assert said(memori.messages(entity_id=user))[-1] == ANSWERED
+    assert [item.role for item in memori.messages(entity_id=user)] == ["user", "assistant", "tool", "assistant"]
+
+
+@pytest.mark.parametrize("how", ["invoke", "ainvoke", "stream messages", "astream messages"])
+def test_a_callback_stands_aside_for_the_middleware(memori: Memori, user: str, how: str) -> None:
+    """Fails when an agent that has both is stored twice."""
+    agent = agent_for(memori, scripted(AIMessage(ANSWER)))
+    config = thread(user, callbacks=[MemoriCallbackHandler(memori, user=user)])
+    drive(how, agent, ask(SAID), config, MemoriContext(user))
+    assert said(memori.messages(entity_id=user)) == [USER_SAID, ANSWERED]
 
 
 def test_a_summary_is_not_the_users_word(memori: Memori, user: str) -> None:

@@ -44,8 +44,8 @@ class MemoriChatMessageHistory(BaseChatMessageHistory):
         self._process_id = process_id
         self._limit = limit
 
-    @property
-    def messages(self) -> list[BaseMessage]:
+    @property  # As LangChain's own histories have it.
+    def messages(self) -> list[BaseMessage]:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The conversation, oldest first. Calls of tools whose results are not there, and the other way round, are not.
 
         Raises:
