@@ -45,7 +45,7 @@ class MemoriChatMessageHistory(BaseChatMessageHistory):
         self._limit = limit
 
     @property  # As LangChain's own histories have it.
-    def messages(self) -> list[BaseMessage]:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def messages(self) -> list[BaseMessage]:
         """The conversation, oldest first. Calls of tools whose results are not there, and the other way round, are not.
 
         Raises:
@@ -56,7 +56,7 @@ class MemoriChatMessageHistory(BaseChatMessageHistory):
         return list(_messages(stored))
 
     @messages.setter
-    def messages(self, messages: list[BaseMessage]) -> None:
+    def messages(self, messages: list[BaseMessage]) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
         raise AttributeError("messages cannot be set: add_messages(...) adds to them")
 
     def add_messages(self, messages: Sequence[BaseMessage]) -> None:
