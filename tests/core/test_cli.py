@@ -23,7 +23,7 @@ from memori.schema.migrations import HEAD
 from memori.types import ExtractedFact, StoredMessage
 
 PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
-NAMES = ["worker", "migrate", "status", "jobs", "doctor"]
+NAMES = ["worker", "migrate", "status", "jobs", "import", "doctor"]
 
 
 @pytest.fixture

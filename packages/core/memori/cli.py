@@ -88,6 +88,10 @@ def commands() -> argparse.ArgumentParser:
     jobs = command("jobs", _jobs, "list the work that was given up, with its errors")
     jobs.add_argument("--limit", type=int, default=20, metavar="N", help="at most that many, the latest first (20)")
     jobs.add_argument("--retry", action="store_true", help="put all of it back to be done")
+    bring = command("import", _import, "bring over what MemoriLabs' memori 3 stored in another database")
+    bring.add_argument(
+        "--from-memori", metavar="URL", required=True, help="the database to read; nothing is changed there"
+    )
     command("doctor", _doctor, "say what is installed, what the database is like, and what is wrong")
     return parser
 
@@ -220,6 +224,17 @@ def _jobs(given: argparse.Namespace) -> int:
         _say(f"{job.exchange_id}  {when}{job.attempts} attempts, entity {job.entity_id!r}, session {job.session_id!r}")
         _say(f"    {_line(job.error or 'no error was noted')}")
     _say(f"{counts.failed} failed{'' if len(failed) == counts.failed else f', the latest {len(failed)} are above'}")
+    return 0
+
+
+def _import(given: argparse.Namespace) -> int:
+    with _opened(given) as mem:
+        mem.config.storage.build()
+        for kind in mem.import_from(given.from_memori):
+            _say(f"{kind.kind:<11} {kind.found} found, {kind.new} new")
+        left = mem.augmentation.status().pending
+    if left:
+        _say(f"{left} exchanges wait for a worker, which embeds what was said")
     return 0
 
 

@@ -32,6 +32,7 @@ from memori.types import (
     FactKind,
     FailedJob,
     Health,
+    Imported,
     JobCounts,
     Message,
     Recollection,
@@ -373,6 +374,31 @@ class Memori:
         stored = self._storage.record(exchange)
         self._worker.notify()
         return stored
+
+    def import_from(self, conn: object) -> list[Imported]:
+        """Bring over what MemoriLabs' memori 3 stored in another database; return how much of each kind.
+
+        Entities, processes, sessions with their messages, facts with their mentions and dates, the graph, and what is
+        known of processes. That database is read only. Done again, it adds what came since and nothing else. The
+        messages' embeddings are left to the worker.
+
+        Args:
+            conn: What leads to that database, e.g. its URL.
+
+        Raises:
+            ConfigurationError: It is no such database.
+            StorageError: One of the databases failed; what was brought over until then stays.
+        """
+        from memori.importing import Importer
+        from memori.storage.upstream import UpstreamDatabase
+
+        self._open()
+        source = UpstreamDatabase(conn)
+        try:
+            return Importer(self._storage, self._pipeline.carried).run(source)
+        finally:
+            source.close()
+            self._worker.notify()
 
     def forget(self, fact_id: int | None = None, *, everything: bool = False, entity_id: str | None = None) -> int:
         """Erase one fact, or everything that is kept of the entity; return how many facts and messages went.

@@ -107,6 +107,12 @@ class Storage(Protocol):
     def revise(self, entity_id: str, revision: Revision, *, now: datetime) -> list[Fact]:
         """Apply *revision* to the entity (created if missing); return the facts it stored or mentioned, in order."""
 
+    def describe(self, process_id: str, attributes: Mapping[str, str], *, now: datetime) -> int:
+        """Store what is known of a process (created if missing); return how many of the names are new.
+
+        Names known already keep their values.
+        """
+
     def version(self, entity_id: str) -> Version | None:
         """Return where the entity's memory stands; None when there is no such entity. One short query."""
 

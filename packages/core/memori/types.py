@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     Rows: TypeAlias = npt.NDArray[np.int64]
 
 __all__ = [
+    "IMPORTED",
     "Attribution",
     "Candidates",
     "Change",
@@ -35,10 +36,12 @@ __all__ = [
     "FactKind",
     "FailedJob",
     "Health",
+    "Imported",
     "Item",
     "ItemKey",
     "Job",
     "JobCounts",
+    "KnownFact",
     "Mention",
     "Message",
     "MessageKind",
@@ -68,6 +71,10 @@ Status: TypeAlias = Literal["active", "superseded", "quarantined"]
 # On whose word a fact stands: the application itself (`remember`) and the user, whose word counts alike; the model; a
 # tool. A lower word never ends what a higher one said.
 Trust: TypeAlias = Literal["application", "user", "assistant", "tool"]
+
+
+# How the ids of exchanges begin whose facts are stored already: the work on them is to embed them, not to read them.
+IMPORTED = "import:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +276,8 @@ class NewFact:
     Attributes:
         superseded_by: The content hash of the fact that holds in its place (a late arrival), stored or stored by the
             same revision.
+        mentions, recorded_at, last_mentioned_at: Of what another program knew before: how often it was told there, and
+            when first and last. None: now.
     """
 
     fact: ExtractedFact
@@ -279,6 +288,9 @@ class NewFact:
     valid_to: datetime | None = None
     superseded_by: str | None = None
     embedding: Embedding | None = field(default=None, repr=False)
+    mentions: int = 1
+    recorded_at: datetime | None = None
+    last_mentioned_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -414,6 +426,25 @@ class Health:
     last_failure: str | None = None
     last_failure_at: datetime | None = None
     augmentation: JobCounts | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownFact:
+    """A fact as another program knew it: how often it was told there, and when first and last."""
+
+    fact: ExtractedFact
+    mentions: int
+    first_at: datetime
+    last_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imported:
+    """What an import read of one kind, and how much of it is new here."""
+
+    kind: Literal["entities", "sessions", "messages", "facts", "triples", "attributes"]
+    found: int = 0
+    new: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

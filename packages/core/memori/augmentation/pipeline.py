@@ -17,14 +17,20 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, cast, get_args
 
 from memori.augmentation.guard import redact, suspicious
-from memori.augmentation.slots import decide, slot
+from memori.augmentation.slots import content_hash, decide, slot
 from memori.errors import ConfigurationError, ExtractionError
 from memori.types import (
+    IMPORTED,
+    Change,
     Embedding,
     ExtractedFact,
     Extraction,
+    Fact,
     FactKind,
     Job,
+    KnownFact,
+    Mention,
+    NewFact,
     Revision,
     StoredMessage,
     Trust,
@@ -88,6 +94,8 @@ class Pipeline:
     def revision(self, job: Job) -> Revision:
         """Return what the exchange of *job* changes: facts, attributes of the process, embeddings of its messages.
 
+        One that was imported changes only the last: its facts came with it.
+
         Facts without a time of their own begin to hold when the newest of their source messages was said. When the
         embedder fails, everything is kept without embeddings and `memori reindex` adds them.
 
@@ -95,7 +103,8 @@ class Pipeline:
             ExtractionError: The extractor failed, or returned something that is no extraction.
         """
         try:
-            extraction = self._extractor.extract(job.messages)
+            imported = job.exchange_id.startswith(IMPORTED)
+            extraction = Extraction() if imported else self._extractor.extract(job.messages)
         except ExtractionError:
             raise
         except Exception as error:
@@ -130,6 +139,39 @@ class Pipeline:
         if not all(fact.content for fact in checked):
             raise ConfigurationError("content is empty: a fact must say something")
         return self._revision(checked, at=_aware(at), message_embeddings={}, attributes={}, again=True)
+
+    def carried(self, facts: Sequence[KnownFact], at: datetime) -> Revision:
+        """Return what it changes that another program knew *facts*: those that are not known here are stored.
+
+        Each begins to hold when it was first told, and is guarded and placed like any other. Told twice, it is one.
+
+        Raises:
+            ConfigurationError: One of them has values that cannot be used.
+        """
+        told: dict[str, KnownFact] = {}
+        for known in facts:
+            try:
+                said = _checked(replace(known.fact, valid_from=known.first_at))
+            except ExtractionError as error:
+                raise ConfigurationError(str(error)) from error
+            if not said.content:
+                continue
+            said = _redacted(said) if self._settings.redact else said
+            key = content_hash(said)
+            before = told.get(key)
+            told[key] = KnownFact(
+                fact=said if before is None else before.fact,
+                mentions=known.mentions + (0 if before is None else before.mentions),
+                first_at=known.first_at if before is None else min(known.first_at, before.first_at),
+                last_at=known.last_at if before is None else max(known.last_at, before.last_at),
+            )
+        revision = self._revision(
+            [replace(known.fact, valid_from=known.first_at) for known in told.values()],
+            at=_aware(at),
+            message_embeddings={},
+            attributes={},
+        )
+        return replace(revision, decide=partial(_news, revision.decide, told))
 
     def _revision(
         self,
@@ -175,6 +217,22 @@ class Pipeline:
             return {}
         self._embedder_failed = False
         return embedded
+
+
+def _news(
+    decide: Callable[[Sequence[Fact]], Sequence[Change]], told: Mapping[str, KnownFact], existing: Sequence[Fact]
+) -> list[Change]:
+    """Return what is new of the facts that another program knew, as they were told there; what is known here stays."""
+    changes: list[Change] = []
+    for change in decide(existing):
+        if isinstance(change, Mention):
+            continue
+        if isinstance(change, NewFact) and (known := told.get(content_hash(change.fact))) is not None:
+            change = replace(
+                change, mentions=known.mentions, recorded_at=known.first_at, last_mentioned_at=known.last_at
+            )
+        changes.append(change)
+    return changes
 
 
 def _facts(facts: object) -> list[ExtractedFact]:

@@ -8,7 +8,7 @@ again.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -27,9 +27,9 @@ from sqlalchemy import (
 )
 
 from memori.errors import NotBuiltError
-from memori.schema.columns import UtcDateTime
+from memori.schema.columns import NAME_LENGTH, UtcDateTime
 from memori.schema.migrations import HEAD, schema_version, upgrade
-from memori.schema.tables import edge, entity, fact, job, message, process, session, source
+from memori.schema.tables import attribute, edge, entity, fact, job, message, process, session, source
 from memori.storage.connect import connect
 from memori.storage.history import Known, digest, normal, unknown
 from memori.storage.items import SQLItems
@@ -64,6 +64,7 @@ _LOCK_ROW = _NEXT_VERSION.where(entity.c.id == bindparam("entity_row"))
 _STATE = select(entity.c.id, entity.c.version)
 _VERSION = select(entity.c.generation, entity.c.version).where(entity.c.external_id == bindparam("entity"))
 _PROCESS = select(process.c.id).where(process.c.external_id == bindparam("process"))
+_ATTRIBUTES = select(attribute.c.name).where(attribute.c.process_id == bindparam("process_row"))
 _SESSION = select(session.c.id, session.c.next_position, session.c.last_active_at).where(
     session.c.entity_id == bindparam("entity_row"), session.c.uuid == bindparam("session")
 )
@@ -382,6 +383,22 @@ class SQLStorage:
             return Reviser(connection, entity_row, version, now=now).apply(revision, process_row=None)
 
         identifier("entity_id", entity_id)
+        return self._database.write(work)
+
+    def describe(self, process_id: str, attributes: Mapping[str, str], *, now: datetime) -> int:
+        def work(connection: Connection) -> int:
+            row = _process(connection, process_id, at=now)
+            known = set(connection.scalars(_ATTRIBUTES, {"process_row": row}))
+            new = {name[:NAME_LENGTH]: value for name, value in attributes.items() if name[:NAME_LENGTH] not in known}
+            rows = [
+                {"process_id": row, "name": name, "value": value, "mentions": 1, "updated_at": now}
+                for name, value in new.items()
+            ]
+            for batch in batches(rows):
+                connection.execute(insert(attribute), batch)
+            return len(rows)
+
+        identifier("process_id", process_id)
         return self._database.write(work)
 
     def version(self, entity_id: str) -> Version | None:

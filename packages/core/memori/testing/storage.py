@@ -775,6 +775,27 @@ class StorageSuite:
         assert contents(stored) == ["born in Paris", "lives in Rome", "was on Mars"]
         assert [fact.superseded_by for fact in stored] == [stored[1].id, present.id, None]
 
+    def test_a_fact_that_another_program_knew(self, storage: Storage) -> None:
+        """Fails when what is brought from elsewhere loses how often and when it was told there."""
+        brought = replace(
+            new_fact("old", at=NOW - 9 * DAY),
+            mentions=7,
+            recorded_at=NOW - 9 * DAY,
+            last_mentioned_at=NOW - 2 * DAY,
+        )
+        (stored,) = storage.revise("alice", revision(brought), now=NOW)
+        assert (stored.mentions, stored.recorded_at, stored.last_mentioned_at) == (7, NOW - 9 * DAY, NOW - 2 * DAY)
+        (again,) = storage.revise("alice", revision(Mention(fact_id=stored.id, at=NOW)), now=NOW)
+        assert (again.mentions, again.recorded_at, again.last_mentioned_at) == (8, NOW - 9 * DAY, NOW)
+
+    def test_what_is_known_of_a_process_is_added_once(self, storage: Storage) -> None:
+        """Fails when a process cannot be described before it took part in anything, or a name is stored twice."""
+        storage.record(exchange("Hi.", process="support"))
+        assert storage.describe("support", {"tone": "formal", "n" * 300: "long"}, now=NOW) == 2
+        assert storage.describe("support", {"tone": "casual", "n" * 300: "long", "language": "Greek"}, now=NOW) == 1
+        assert storage.describe("new", {"tone": "formal"}, now=NOW) == 1
+        assert storage.describe("new", {}, now=NOW) == 0
+
     def test_a_mention_counts(self, storage: Storage) -> None:
         """Fails when a mention does not count, loses the later time, or adds a source twice."""
         first, second = storage.record(exchange("One.", reply="Two."))
