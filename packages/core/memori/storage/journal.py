@@ -48,8 +48,9 @@ from memori.schema.collections import (
     MESSAGE,
     SESSION,
 )
+from memori.schema.columns import NAME_LENGTH
 from memori.storage.deployment import Collections, not_built
-from memori.storage.mongo_documents import ERASED_STATUS, Document, microseconds
+from memori.storage.mongo_documents import ERASED_STATUS, Document, exact, microseconds
 
 __all__ = ["COUNTERS", "Journal", "change", "description", "erasure", "forgotten", "new"]
 
@@ -89,6 +90,24 @@ def forgotten(fact_id: int, entity_row: int, version: int) -> Document:
 def description(process: str, name: str, value: str, at: datetime) -> Document:
     """Return the write that notes what was learned of a process."""
     return {"in": ATTRIBUTE, "process": process, "name": name, "value": value, "at": microseconds(at)}
+
+
+def attribute_document(process: str, said: str, value: str, at: int) -> Document:
+    """Return what is known of a process, as a document of its own: found there already, it stays as it is."""
+    name = exact(said[:NAME_LENGTH])
+    return {
+        "_id": _attribute_key(process, name),
+        "process": process,
+        "name": name,
+        "value": exact(value),
+        "updated_at": at,
+        "mentions": 1,
+        "tokens": [],
+    }
+
+
+def _attribute_key(process: str, name: str) -> str:
+    return json.dumps([process, name])
 
 
 def erasure() -> Document:
@@ -218,7 +237,7 @@ class Journal:
 
     def _describe(self, write: Document, token: str) -> None:
         attributes = self._collections(ATTRIBUTE)
-        key = json.dumps([write["process"], write["name"]])
+        key = _attribute_key(write["process"], write["name"])
         while True:
             found = attributes.find_one({"_id": key})
             mentions, tokens = (0, []) if found is None else (found["mentions"], found["tokens"])

@@ -17,7 +17,7 @@ import contextlib
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -30,6 +30,7 @@ except ImportError as error:
     raise MissingExtraError("pymongo", extra="mongodb") from error
 
 from memori.schema.collections import (
+    ATTRIBUTE,
     COUNTER,
     ENTITY,
     FACT,
@@ -45,7 +46,7 @@ from memori.schema.tables import FOREIGN_TABLES, metadata
 from memori.storage.deployment import Collections, Deployment, not_built
 from memori.storage.document_revisions import DocumentReviser
 from memori.storage.history import Known, digest, normal, unknown
-from memori.storage.journal import COUNTERS, Journal, change, erasure, forgotten, new
+from memori.storage.journal import COUNTERS, Journal, attribute_document, change, erasure, forgotten, new
 from memori.storage.mongo_documents import (
     ERASED_STATUS,
     Document,
@@ -299,6 +300,15 @@ class MongoStorage:
             return Journal(collections).commit(entity, writes, is_new=is_new), facts
 
         return self._write(entity_id, attempt)
+
+    def describe(self, process_id: str, attributes: Mapping[str, str], *, now: datetime) -> int:
+        process, at = exact(identifier("process_id", process_id)), microseconds(now)
+        with self._working() as collections:
+            _insert(collections, PROCESS, {"_id": process, "created_at": at}, unless_there=True)
+            return sum(
+                _insert(collections, ATTRIBUTE, attribute_document(process, name, value, at))
+                for name, value in attributes.items()
+            )
 
     def version(self, entity_id: str) -> Version | None:
         with self._working() as collections:
@@ -622,14 +632,15 @@ def _may_be_whole(said: Message) -> bool:
     return said.role == "assistant" and said.kind == "text"
 
 
-def _insert(collections: Collections, name: str, document: Document, *, unless_there: bool = False) -> None:
-    """Store a document that others may be storing at the same time."""
+def _insert(collections: Collections, name: str, document: Document, *, unless_there: bool = False) -> bool:
+    """Store a document that others may be storing at the same time; return whether it was stored here."""
     if unless_there and collections(name).find_one({"_id": document["_id"]}, {"_id": 1}) is not None:
-        return
+        return False
     try:
         collections(name).insert_one(document)
     except DuplicateKeyError:
-        return
+        return False
+    return True
 
 
 def _new_generation() -> int:
