@@ -404,7 +404,8 @@ class Memori:
         """Erase one fact, or everything that is kept of the entity; return how many facts and messages went.
 
         Args:
-            everything: Facts, messages, sessions, graph and unfinished work. Cannot be undone.
+            everything: Facts, messages, sessions, graph and unfinished work. Cannot be undone. Documents in `items`
+                are of no entity, and stay: `memori.items.Items.erase`.
 
         Raises:
             AttributionError: No entity is set.
