@@ -214,7 +214,8 @@ class Request:
 
     def _enriched(self) -> Sequence[AgnoMessage]:
         messages = self._messages
-        inside = any(base.__name__ == "AwsBedrock" for base in type(self._model).__mro__)
+        # Bedrock's Converse takes no two messages of one role in a row.
+        inside = any(base.__module__ == "agno.models.aws.bedrock" for base in type(self._model).__mro__)
         for part in self.parts:
             if (turn := part.turn) is not None and (block := turn.block) is not None:
                 place = functools.partial(with_block, messages, block, role=turn.role, inside=inside)
