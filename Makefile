@@ -26,7 +26,7 @@ PYDANTIC_AI_NEEDS := --editable '.[pydantic-ai]' 'pydantic-ai-slim[openai,anthro
 LANGCHAIN_OLDEST := $(VENV)-langchain-oldest
 LANGCHAIN_TESTS = $(wildcard tests/adapters/test_langchain*.py)
 # With the models of other providers' that go with the oldest LangChain, of which there is no floor: no extra brings them.
-LANGCHAIN_NEEDS := --editable '.[bedrock]' langchain-openai langchain-anthropic \
+LANGCHAIN_NEEDS := --editable '.[bedrock]' langchain-openai langchain-anthropic langchain-google-genai \
 	'blockbuster>=1.5,<2' 'hypothesis>=6.130,<7' 'pytest>=9.0,<10' 'pytest-timeout>=2.4,<3'
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 

@@ -71,6 +71,9 @@ def provider(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Provid
         monkeypatch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
         for name in KEYS:
             monkeypatch.setenv(f"{name}_API_KEY", "local")
+        for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(f"AWS_{name}", "local")
+        monkeypatch.setenv("AWS_ENDPOINT_URL_BEDROCK_RUNTIME", server.url)
         # A busy machine must not change what the pages show.
         monkeypatch.setenv("MEMORI_RECALL_TIMEOUT_S", "10")
         monkeypatch.setenv("MEMORI_CAPTURE_TIMEOUT_S", "10")

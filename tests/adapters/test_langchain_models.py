@@ -120,6 +120,12 @@ def chat_anthropic(address: str) -> BaseChatModel:
     return ChatAnthropic(model="claude-test", api_key="key", base_url=address, max_retries=0)  # type: ignore[call-arg, arg-type]
 
 
+def chat_google(address: str) -> BaseChatModel:
+    from langchain_google_genai import ChatGoogleGenerativeAI
+
+    return ChatGoogleGenerativeAI(model="gemini-test", google_api_key="key", base_url=address, max_retries=1)
+
+
 CLAUDE, NOVA = "anthropic.claude-test-v1:0", "amazon.nova-lite-v1:0"
 AWS: dict[str, Any] = {"region_name": "us-east-1", "aws_access_key_id": "key", "aws_secret_access_key": "secret"}
 
@@ -184,6 +190,13 @@ KINDS = [
     Kind("ChatOpenAI", make=chat_openai, **OPENAI),
     Kind("ChatOpenAI-responses", make=lambda address: chat_openai(address, use_responses_api=True), **OPENAI),
     Kind("ChatAnthropic", "langchain_anthropic", chat_anthropic, lambda model: model._async_client.close()),
+    Kind(
+        "ChatGoogleGenerativeAI",
+        "langchain_google_genai",
+        chat_google,
+        lambda model: model.client.aio.aclose(),
+        structured={"method": "function_calling"},
+    ),
     Kind("ChatBedrock-invoke", "langchain_aws", chat_bedrock, own_path=False),
     Kind("ChatBedrock-converse", "langchain_aws", functools.partial(chat_bedrock, model=NOVA), own_path=False),
     Kind("ChatBedrockConverse", "langchain_aws", chat_bedrock_converse, own_path=False),
@@ -451,6 +464,7 @@ def stored(memori: Memori, entity: str) -> list[tuple[str, str, str]]:
 
 
 @pytest.mark.filterwarnings("ignore::langchain_core._api.beta_decorator.LangChainBetaWarning")
+@pytest.mark.filterwarnings("ignore:Inheritance class AiohttpClientSession:DeprecationWarning")  # Google's SDK.
 @pytest.mark.parametrize("colour", COLOURS)
 @pytest.mark.parametrize(
     "way", [pytest.param(way, id=way.name, marks=[UNCLOSED] if way.name == "events-break" else []) for way in WAYS]
