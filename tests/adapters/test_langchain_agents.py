@@ -19,12 +19,14 @@ from blockbuster import blockbuster_ctx
 from langchain.agents import create_agent
 from langchain.agents.middleware import (
     AgentMiddleware,
+    ClearToolUsesEdit,
+    ContextEditingMiddleware,
     HumanInTheLoopMiddleware,
     ModelFallbackMiddleware,
     ModelRetryMiddleware,
     SummarizationMiddleware,
 )
-from langchain.agents.structured_output import ToolStrategy
+from langchain.agents.structured_output import ProviderStrategy, ToolStrategy
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
@@ -728,6 +730,38 @@ def test_what_other_middleware_makes_of_a_reply(memori: Memori, user: str) -> No
         "Three.",
         ANSWER,
     ]
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["memory first", "memory last"])
+def test_what_other_middleware_makes_of_a_request_was_not_said(memori: Memori, user: str, first: bool) -> None:
+    """Fails when what another middleware puts into one request, or leaves out of it, is stored, or asked about."""
+
+    class Reminding(AgentMiddleware[Any, Any]):
+        def wrap_model_call(self, request: Any, handler: Any) -> Any:
+            return handler(request.override(messages=[*request.messages, HumanMessage("Reminder: be polite.")]))
+
+    trigger: Any = {"trigger": 1, "keep": 0, "placeholder": "[cleared]"}
+    others = [ContextEditingMiddleware(edits=[ClearToolUsesEdit(**trigger)]), Reminding()]
+    replies = [(calling("menu", {"food": "ramen"}, id=f"call-{turn}"), AIMessage(ANSWER)) for turn in range(2)]
+    model = scripted(*(reply for turn in replies for reply in turn))
+    middleware = [MemoriMiddleware(memori), *others] if first else [*others, MemoriMiddleware(memori)]
+    agent = agent_for(memori, model, menu, middleware=middleware)
+    for _ in range(2):
+        agent.invoke(ask(SAID), thread(user), context=MemoriContext(user))
+    assert "[cleared]" in str(model.asked[-1])
+    assert [len(injected(request)) for request in model.asked] == [1] * 4
+    assert said(memori.messages(entity_id=user)) == [USER_SAID, CALLED, CAME, ANSWERED] * 2
+
+
+@pytest.mark.parametrize("how", ["invoke", "ainvoke"])
+def test_structured_output_of_the_providers_is_an_answer(memori: Memori, user: str, how: str) -> None:
+    """Fails when an answer that the provider keeps to a schema is not stored as what the model said."""
+    city = City(name="Fukuoka", ramen=True)
+    model = scripted(AIMessage(city.model_dump_json()))
+    agent = agent_for(memori, model, response_format=ProviderStrategy(City))
+    drive(how, agent, ask(SAID), thread(user), MemoriContext(user))
+    assert agent.get_state(thread(user)).values["structured_response"] == city
+    assert said(memori.messages(entity_id=user)) == [USER_SAID, ("assistant", "text", city.model_dump_json())]
 
 
 def test_where_turns_must_alternate_the_block_is_a_part_of_the_users_message(memori: Memori, user: str) -> None:

@@ -123,7 +123,9 @@ class MemoriMiddleware(AgentMiddleware[AgentState[Any], Any]):
     def _call(self, request: ModelRequest[Any]) -> _Call | None:
         if is_under_way(self._memori):
             return None
-        return _Call(self._read(request.messages), self._whose(request.runtime), _provider(request.model))
+        # Of the thread: what others add to, or leave out of, this one request was not said.
+        messages = request.state.get("messages") or request.messages
+        return _Call(self._read(messages), self._whose(request.runtime), _provider(request.model))
 
     def _ending(self, state: AgentState[Any], runtime: Runtime[Any]) -> _Call | None:
         messages = state["messages"]
