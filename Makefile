@@ -9,7 +9,7 @@ VENV := .venv
 FIND_PYTHON := sh .ci/find-python
 endif
 OLDEST := $(VENV)-oldest
-DATABASE_TESTS := $(addprefix tests/conformance/test_,storage.py items.py same_answers.py server_failures.py) \
+DATABASE_TESTS := $(addprefix tests/conformance/test_,storage.py items.py same_answers.py server_failures.py drivers.py) \
 	tests/adapters/test_langchain_store.py
 LITELLM := $(VENV)-litellm
 LITELLM_OLDEST := $(VENV)-litellm-oldest

@@ -102,7 +102,7 @@ def test_the_extras_are_the_promised_ones(metadata: Message) -> None:
 def test_all_has_every_extra_that_holds_nothing_back() -> None:
     """Fails when a new extra is forgotten in ``all``."""
     named = {extra for line in EXTRAS["all"] for extra in Requirement(line).extras}
-    assert named == PROMISED_EXTRAS - {"all", "tests", "dev", "litellm", "cockroachdb"}
+    assert named == PROMISED_EXTRAS - {"all", "tests", "dev", "litellm"}
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,11 @@ from typing import ClassVar
 
 import pytest
 from databases import ENGINES, Engine, mongodb, needs, needs_mongodb
-from sqlalchemy import URL, NullPool, StaticPool, create_engine, delete, update
+from sqlalchemy import URL, Connection, NullPool, StaticPool, create_engine, delete, update
 
 from memori.protocols import Storage
 from memori.schema.tables import fact, metadata
+from memori.storage.connect import connect
 from memori.storage.sql import SQLStorage
 from memori.testing.storage import StorageSuite
 
@@ -51,6 +52,12 @@ class TestLiveConnectionInMemory(StorageSuite):
         connection.close()
 
 
+def empty(connection: Connection) -> None:
+    connection.execute(update(fact).values(superseded_by=None))
+    for table in reversed(metadata.sorted_tables):
+        connection.execute(delete(table))
+
+
 class _ServerSuite(StorageSuite):
     """The suite in one database, emptied after each test: to build one takes some engines a second."""
 
@@ -70,11 +77,9 @@ class _ServerSuite(StorageSuite):
         storage = SQLStorage(place)
         yield storage
         storage.close()
-        administrator = create_engine(place, poolclass=NullPool)
-        with administrator.begin() as connection:
-            connection.execute(update(fact).values(superseded_by=None))
-            for table in reversed(metadata.sorted_tables):
-                connection.execute(delete(table))
+        database = connect(place)
+        database.write(empty)
+        database.close()
 
 
 @needs("postgres")
@@ -123,3 +128,31 @@ class TestMongoDB(StorageSuite):
             storage.build()
             yield storage
             storage.close()
+
+
+# Not in reach of tests: its dialect, on a PostgreSQL that says it is CockroachDB and is as strict with transactions.
+LIKE_COCKROACHDB = """
+ALTER DATABASE "{name}" SET default_transaction_isolation = 'serializable';
+CREATE OR REPLACE FUNCTION pg_catalog.version() RETURNS text LANGUAGE sql STABLE
+    AS $$ SELECT 'CockroachDB CCL v25.2.1 (x86_64-pc-linux-gnu, built 2025/05/28 13:50:31, go1.23.7)' $$;
+CREATE OR REPLACE FUNCTION pg_catalog.pg_advisory_xact_lock(bigint) RETURNS void LANGUAGE sql VOLATILE
+    AS $$ SELECT $$;
+"""
+
+
+@needs("postgres")
+class TestCockroachDBSimulated(_ServerSuite):
+    engine = ENGINES["postgres"]
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def place(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[URL]:
+        with cls.engine.empty(tmp_path_factory.getbasetemp()) as url:
+            administrator = create_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+            with administrator.connect() as connection:
+                connection.exec_driver_sql(LIKE_COCKROACHDB.format(name=url.database))
+            cockroachdb = url.set(drivername="cockroachdb")
+            storage = SQLStorage(cockroachdb)
+            storage.build()
+            storage.close()
+            yield cockroachdb

@@ -235,21 +235,12 @@ def test_asynchronous_engines_are_refused_with_the_url_to_use() -> None:
         SQLStorage(async_sessionmaker())
 
 
-def test_what_comes_later_is_refused_by_name() -> None:
-    """Fails when Django's connections, not taken yet, get a message that does not name them."""
-    thing = type("Thing", (), {"__module__": "django.utils.connection"})()
-    with pytest.raises(UnsupportedConnectionError, match="django: not supported yet"):
-        SQLStorage(thing)
-    with pytest.raises(UnsupportedConnectionError, match="not supported yet"):
-        SQLStorage(lambda: thing).version("alice")
-
-
 def test_a_driver_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fails when a URL whose driver is not installed does not say what to install."""
     monkeypatch.setitem(sys.modules, "oracledb", None)
     with pytest.raises(ImportError, match=r"pip install 'memori-byodb\[oracle\]'"):
         SQLStorage("oracle://me@host/x")
-    monkeypatch.setitem(sys.modules, "sqlalchemy_cockroachdb", None)
+    monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(ImportError, match=r"pip install 'memori-byodb\[cockroachdb\]'"):
         SQLStorage("cockroachdb://me@host/x")
 

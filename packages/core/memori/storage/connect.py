@@ -26,15 +26,16 @@ from sqlalchemy.pool import AssertionPool, NullPool, PoolProxiedConnection, Queu
 from memori.errors import MemoriError, MissingExtraError, StorageError
 from memori.errors import UnsupportedConnectionError as Unsupported
 from memori.storage.database import Access, Database, execute, file_of, relax
+from memori.storage.django import database_of, is_django, new_connection
 from memori.storage.pool import PerThreadPool
 
 __all__ = ["NotRelationalError", "connect", "is_factory", "speaks_mongo"]
 
 TAKEN = (
     "a database URL ('postgresql+psycopg://…', 'sqlite:///memori.db'), a file path, a SQLAlchemy or SQLModel Engine, "
-    "Connection, sessionmaker, Session or scoped_session, a DB-API connection (sqlite3, psycopg, psycopg2, pymysql, "
-    "mysqlclient, mysql-connector, mariadb, oracledb), a callable that returns one of these, or a pair of a connection "
-    "and the function that releases it"
+    "Connection, sessionmaker, Session or scoped_session, a connection of Django's, a DB-API connection (sqlite3, "
+    "psycopg, psycopg2, pymysql, mysqlclient, mysql-connector, mariadb, oracledb), a callable that returns one of "
+    "these, or a pair of a connection and the function that releases it"
 )
 # Module of the DB-API driver → SQLAlchemy's name of the dialect that speaks through it.
 _DRIVERS = {
@@ -54,6 +55,7 @@ _DEFAULTS = {
     "postgresql": ("postgresql+psycopg", "psycopg", "postgres"),
     "mysql": ("mysql+pymysql", "pymysql", "mysql"),
     "mariadb": ("mariadb+pymysql", "pymysql", "mysql"),
+    "cockroachdb": ("postgresql+psycopg", "psycopg", "cockroachdb"),
     "oracle": ("oracle+oracledb", "oracledb", "oracle"),
 }
 _SYNCHRONOUS = {
@@ -142,9 +144,8 @@ def _access(conn: Any, busy_timeout_s: float) -> Access:
         return _from_connection(conn[0], busy_timeout_s, release=_releasing(*conn))
     if _dialect(conn) is not None:
         return _from_connection(conn, busy_timeout_s)
-    root = type(conn).__module__.partition(".")[0]
-    if root == "django":
-        raise Unsupported(f"got {type(conn).__qualname__} of {root}: not supported yet. Taken are {TAKEN}")
+    if is_django(conn):
+        return _from_django(conn, busy_timeout_s)
     raise Unsupported(f"got {type(conn).__module__}.{type(conn).__qualname__}: conn= takes {TAKEN}")
 
 
@@ -167,7 +168,9 @@ def _from_url(url: URL, busy_timeout_s: float) -> Access:
     backend, _, driver = url.drivername.partition("+")
     if driver in _SYNCHRONOUS:
         raise Unsupported(f"got a URL for the asynchronous driver {driver}: pass {_synchronous(url)!r}")
-    if not driver and backend in _DEFAULTS:
+    if backend == "cockroachdb" and driver:
+        url = url.set(drivername=f"postgresql+{driver}")
+    elif not driver and backend in _DEFAULTS:
         url = url.set(drivername=_DEFAULTS[backend][0])
     options: dict[str, Any] = {"pool_pre_ping": True, "pool_timeout": busy_timeout_s}
     if backend == "sqlite":
@@ -179,15 +182,13 @@ def _from_url(url: URL, busy_timeout_s: float) -> Access:
         # A host that does not answer would hold a thread for minutes.
         options["connect_args"] = {"connect_timeout": max(1, round(busy_timeout_s))}
     try:
-        engine = create_engine(url, **options)
+        engine = create_engine(_ours(url), **options, **_dialect_options(url.drivername))
     except ModuleNotFoundError as error:
         _, package, extra = _DEFAULTS.get(backend, ("", "", ""))
         if error.name == package:
             raise MissingExtraError(package, extra=extra) from error
         raise Unsupported(f"{url.drivername}: its driver {error.name} is not installed") from error
     except sqlalchemy_errors.NoSuchModuleError as error:
-        if backend == "cockroachdb":
-            raise MissingExtraError("sqlalchemy-cockroachdb", extra="cockroachdb") from error
         raise Unsupported(f"SQLAlchemy has no dialect {url.drivername!r}: install it, or correct the URL") from error
     if backend == "sqlite":
         event.listen(engine, "connect", lambda connection, _: _prepare(connection, busy_timeout_s))
@@ -268,7 +269,7 @@ def _from_connection(
         if not _works_from_any_thread(connection):
             raise Unsupported(f"an in-memory database whose connection works in one thread only: {_ANY_THREAD}")
     engine = create_engine(
-        f"{dialect}://",
+        _ours(make_url(f"{dialect}://")),
         creator=lambda: _Borrowed(connection, None, keep),
         poolclass=StaticPool,
         pool_reset_on_return=None,
@@ -292,7 +293,7 @@ def _from_factory(factory: Callable[[], Any], busy_timeout_s: float) -> Access:
         release()
         # What it lends may be the same one each time: one after the other.
         engine = create_engine(
-            f"{dialect}://", creator=lambda: _Borrowed(*_take(factory)), poolclass=NullPool, **options
+            _ours(make_url(f"{dialect}://")), creator=lambda: _Borrowed(*_take(factory)), poolclass=NullPool, **options
         )
         return Access(engine=engine, single=True)
     second, _ = _take(factory)
@@ -316,8 +317,15 @@ def _from_factory(factory: Callable[[], Any], busy_timeout_s: float) -> Access:
             return connection
         return _Borrowed(connection, connection.close)
 
-    engine = create_engine(f"{dialect}://", creator=opened, **pool, **options)
+    engine = create_engine(_ours(make_url(f"{dialect}://")), creator=opened, **pool, **options)
     return Access(engine=engine, made_for_us=True, close=engine.dispose)
+
+
+def _from_django(conn: Any, busy_timeout_s: float) -> Access:
+    alias, file = database_of(conn)
+    if file is not None:
+        return _sqlite_file(file, busy_timeout_s)
+    return _from_factory(lambda: new_connection(alias), busy_timeout_s)
 
 
 def _take(factory: Callable[[], Any]) -> tuple[Any, Callable[[], object] | None]:
@@ -374,6 +382,16 @@ def _dialect(connection: Any) -> str | None:
     return next((_DRIVERS[root] for root in roots if root in _DRIVERS), None)
 
 
+def _ours(url: URL) -> URL:
+    """Return *url* for the dialect of memori's own, where there is one."""
+    if not url.drivername.startswith("postgresql+"):
+        return url
+    # Not at the top: it loads SQLAlchemy's dialects, which SQLite needs none of.
+    from memori.storage.postgres import DRIVERS
+
+    return url.set(drivername=DRIVERS.get(url.drivername, url.drivername))
+
+
 def _dialect_options(dialect: str) -> dict[str, Any]:
     # They would ask the driver about a type that memori does not use, by way of the connection's class.
     return {"use_native_hstore": False} if dialect.startswith("postgresql+psycopg") else {}
@@ -409,6 +427,8 @@ class _Borrowed:
         root = type(driver).__module__.partition(".")[0]
         if root in ("pymysql", "MySQLdb"):
             return self._connection.cursor(sys.modules[f"{root}.cursors"].Cursor)
+        if root == "psycopg2":
+            options["cursor_factory"] = sys.modules["psycopg2.extensions"].cursor
         cursor = self._connection.cursor(*arguments, **options)
         if root == "sqlite3":
             cursor.row_factory = None
