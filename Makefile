@@ -10,7 +10,7 @@ FIND_PYTHON := sh .ci/find-python
 endif
 OLDEST := $(VENV)-oldest
 DATABASE_TESTS := $(addprefix tests/conformance/test_,storage.py items.py same_answers.py server_failures.py drivers.py) \
-	tests/adapters/test_langchain_store.py
+	$(addprefix tests/core/test_mongo,.py _connect.py) tests/adapters/test_langchain_store.py
 LITELLM := $(VENV)-litellm
 LITELLM_OLDEST := $(VENV)-litellm-oldest
 LITELLM_TESTS := -k 'litellm or LiteLLM' $(addprefix tests/core/test_,capture_litellm.py provider_memory.py requests_untouched.py)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from databases import Engine, each
+from databases import Engine, each, mongodb, needs_mongodb
 from sqlalchemy import URL, StaticPool, create_engine
 
 from memori.protocols import ItemStorage
@@ -64,3 +64,16 @@ class TestServers(ItemStorageSuite):
         with built(place) as items:
             yield items
             items.erase(())
+
+
+@needs_mongodb
+class TestMongoDB(ItemStorageSuite):
+    @pytest.fixture
+    def items(self) -> Iterator[ItemStorage]:
+        from memori.storage.mongo import MongoStorage
+
+        with mongodb() as database:
+            storage = MongoStorage(database, busy_timeout_s=30.0)
+            storage.build()
+            yield storage.items
+            storage.close()

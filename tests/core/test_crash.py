@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from databases import mongodb, needs_mongodb
 
 from memori import Memori, Settings
 from memori.testing.provider import ProviderServer
@@ -23,7 +24,19 @@ LOAD = Path(__file__).with_name("crash_load.py")
 @pytest.mark.timeout(600)
 def test_a_killed_process_loses_no_exchange_and_doubles_no_fact(tmp_path: Path) -> None:
     """Fails when a call returns before its exchange is durable, or when a job done again stores a fact again."""
-    database = f"sqlite:///{tmp_path / 'memori.db'}"
+    kill_under_load(f"sqlite:///{tmp_path / 'memori.db'}", kills=KILLS)
+
+
+@needs_mongodb
+@pytest.mark.timeout(600)
+def test_a_killed_process_loses_and_doubles_nothing_on_mongodb() -> None:
+    """Fails when writes to several documents are not done together, or not once."""
+    with mongodb() as database:
+        host, port = database.client.address or ("", 0)
+        kill_under_load(f"mongodb://{host}:{port}/{database.name}", kills=max(KILLS // 5, 1))
+
+
+def kill_under_load(database: str, *, kills: int) -> None:
     moments = random.Random(20261122)  # noqa: S311 - the moments shall be the same in each run
     with Memori(conn=database, worker=False) as memori:
         memori.config.storage.build()
@@ -37,7 +50,7 @@ def test_a_killed_process_loses_no_exchange_and_doubles_no_fact(tmp_path: Path) 
         )
         assert loader.stdin is not None
         assert loader.stdout is not None
-        for kill in range(KILLS):
+        for kill in range(kills):
             loader.stdin.write(f"{kill}\n")
             loader.stdin.flush()
             for line in loader.stdout:
@@ -56,7 +69,7 @@ def test_a_killed_process_loses_no_exchange_and_doubles_no_fact(tmp_path: Path) 
         assert loader.wait(30) == 0
         loader.stdout.close()
 
-    assert len(acknowledged) >= KILLS
+    assert len(acknowledged) >= kills
     with Memori(conn=database, settings=Settings(lease_s=1.0)) as memori:
         assert memori.augmentation.wait(120), memori.augmentation.status()
         for entity in sorted({entity for entity, _ in acknowledged}):

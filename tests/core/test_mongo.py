@@ -18,12 +18,12 @@ from pymongo.database import Database
 from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
 from memori.errors import ForeignSchemaError, NotBuiltError, StorageError
-from memori.schema.collections import ENTITY, ERASED, FACT, JOB, JOURNAL, MESSAGE, SCHEMA, SESSION
+from memori.schema.collections import ENTITY, ERASED, FACT, ITEM, JOB, JOURNAL, MESSAGE, SCHEMA, SESSION
 from memori.storage.deployment import Deployment
 from memori.storage.journal import Journal
 from memori.storage.mongo import MongoStorage
 from memori.testing.storage import EVERY, MINUTE, NOW, at_once, exchange, new_fact, revision, said
-from memori.types import Exchange, Mention, Retirement
+from memori.types import Exchange, Mention, NewItem, Retirement
 
 pytestmark = needs_mongodb
 
@@ -219,6 +219,27 @@ def test_a_death_while_forgetting_one_fact(database: Database[dict[str, Any]], s
     for name in deaths(database, work, "fact"):
         state = {fact.content: fact.superseded_by is None for fact in storage.facts(name, statuses=EVERY)}
         assert state in ({"old": False, "new": True}, {"old": True})
+
+
+def test_a_death_while_storing_documents(database: Database[dict[str, Any]], storage: MongoStorage) -> None:
+    """Fails when some of the application's documents are stored and the others are not."""
+    old = {"a": {"n": 0}, "b": {"n": 0}, "large": {"text": "x" * MEGABYTE}}
+    young = {"a": {"n": 1}, "c": {"n": 1}, "large": {"text": "y" * MEGABYTE}}
+
+    def put(name: str, values: dict[str, Any]) -> list[NewItem]:
+        return [NewItem(namespace=(name,), key=key, value=value) for key, value in values.items()]
+
+    def work(doomed: MongoStorage, name: str) -> None:
+        storage.items.write(put(name, old), now=NOW)
+        doomed.items.write(put(name, young), [((name,), "b")], now=NOW)
+
+    for name in deaths(database, work, "items"):
+        there = {item.key: item.value for item in storage.items.find((name,), now=NOW)}
+        assert there in (old, young)
+        storage.items.write(put(name, young), [((name,), "b")], now=NOW)
+        assert {item.key: item.value for item in storage.items.find((name,), now=NOW)} == young
+    assert storage.items.erase(()) > 0
+    assert database[ITEM].count_documents({"key": {"$exists": True}}) == 0
 
 
 class TestLate:

@@ -433,10 +433,7 @@ class Memori:
         from memori.items import Items
 
         self._open()
-        items = getattr(self._storage, "items", None)
-        if items is None:
-            raise ConfigurationError("documents of the application's own need an SQL database, for now")
-        return Items(items, self._embedder)
+        return Items(self._storage.items, self._embedder)
 
     def embed_texts(self, texts: str | Sequence[str]) -> list[list[float]]:
         """Return a vector for each text, as the embedder gives it."""

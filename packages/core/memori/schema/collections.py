@@ -6,7 +6,7 @@ session and process: so that most of what belongs together is written, and read,
 
 from __future__ import annotations
 
-from memori.schema.tables import attribute, entity, fact, job, message, process, session
+from memori.schema.tables import attribute, entity, fact, item, job, message, process, session
 
 __all__ = [
     "ATTRIBUTE",
@@ -15,6 +15,7 @@ __all__ = [
     "ERASED",
     "FACT",
     "INDEXES",
+    "ITEM",
     "JOB",
     "JOURNAL",
     "MESSAGE",
@@ -33,8 +34,9 @@ MESSAGE = message.name
 FACT = fact.name
 ATTRIBUTE = attribute.name
 JOB = job.name
+ITEM = item.name
 COUNTER = "memori_counter"
-"""One document: the last id given, by collection."""
+"""The last id given, by collection; and what is locked by whoever changes items."""
 JOURNAL = "memori_journal"
 """Parts of journals that are too large to stand in their entity's document."""
 ERASED = "memori_erased"
@@ -64,6 +66,13 @@ INDEXES: dict[str, tuple[tuple[tuple[str, ...], bool], ...]] = {
         (("entity_id",), False),
         (("state", "exchanged_at", "_id"), False),
         (("state", "due_at"), False),
+    ),
+    ITEM: (
+        (("path_hash", "key_hash"), False),
+        (("under", "namespace_id", "_id"), False),
+        (("namespace_id", "_id"), False),
+        (("expires_at",), False),
+        (("removed_at",), False),
     ),
     JOURNAL: ((("token", "part"), False), (("entity_id",), False)),
 }

@@ -50,9 +50,9 @@ from memori.schema.collections import (
 )
 from memori.schema.columns import NAME_LENGTH
 from memori.storage.deployment import Collections, not_built
-from memori.storage.mongo_documents import ERASED_STATUS, Document, exact, microseconds
+from memori.storage.mongo_documents import Document, exact, microseconds
 
-__all__ = ["COUNTERS", "Journal", "change", "description", "erasure", "forgotten", "new"]
+__all__ = ["COUNTERS", "Journal", "change", "description", "erasure", "new", "removal"]
 
 COUNTERS = "last"
 """The id of the one document in `COUNTER`."""
@@ -81,10 +81,9 @@ def change(collection: str, id: int, fields: Document, *, fenced: bool = True) -
     return {"in": collection, "id": id, "set": fields, "fenced": fenced}
 
 
-def forgotten(fact_id: int, entity_row: int, version: int) -> Document:
-    """Return the write that leaves of a fact its number alone."""
-    left = {"entity_id": entity_row, "status": ERASED_STATUS, "version": version}
-    return {"in": FACT, "id": fact_id, "left": left, "fenced": True}
+def removal(collection: str, id: int, version: int, **left: Any) -> Document:
+    """Return the write that leaves of a document nothing but its id, its version, and what of it is to be *left*."""
+    return {"in": collection, "id": id, "left": {"version": version, **left}, "fenced": True}
 
 
 def description(process: str, name: str, value: str, at: datetime) -> Document:
@@ -116,11 +115,15 @@ def erasure() -> Document:
 
 
 class Journal:
-    """The entities of one database, each changed by one at a time. For one piece of work in one thread."""
+    """The entities of one database, each changed by one at a time. For one piece of work in one thread.
 
-    def __init__(self, collections: Collections) -> None:
+    Args:
+        owners: The collection of the documents that are locks; another one for what is no entity's.
+    """
+
+    def __init__(self, collections: Collections, owners: str = ENTITY) -> None:
         self._collections = collections
-        self._entities = collections(ENTITY)
+        self._entities = collections(owners)
 
     def entity(self, key: Document) -> Document | None:
         """Return the document of the entity that *key* finds, with nothing pending; None when there is none."""
@@ -278,7 +281,7 @@ class Journal:
         before = microseconds(datetime.now(UTC) - _ABANDONED)
         parts = self._collections(JOURNAL)
         for token in parts.distinct("token", {"written_at": {"$lt": before}}):
-            if self._entities.find_one({"pending": token}, {"_id": 1}) is None:
+            if all(self._collections(owners).find_one({"pending": token}) is None for owners in (ENTITY, COUNTER)):
                 parts.delete_many({"token": token})
 
 

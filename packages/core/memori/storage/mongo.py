@@ -46,7 +46,7 @@ from memori.schema.tables import FOREIGN_TABLES, metadata
 from memori.storage.deployment import Collections, Deployment, not_built
 from memori.storage.document_revisions import DocumentReviser
 from memori.storage.history import Known, digest, normal, unknown
-from memori.storage.journal import COUNTERS, Journal, attribute_document, change, erasure, forgotten, new
+from memori.storage.journal import COUNTERS, Journal, attribute_document, change, erasure, new, removal
 from memori.storage.mongo_documents import (
     ERASED_STATUS,
     Document,
@@ -58,6 +58,7 @@ from memori.storage.mongo_documents import (
     moment,
     text,
 )
+from memori.storage.mongo_items import EMPTY_STORE, MongoItems
 from memori.storage.rows import identifier
 from memori.types import (
     Changes,
@@ -91,6 +92,9 @@ _TORN = 5  # After so many disturbed readings the last one is taken: a memory th
 class MongoStorage:
     """A `memori.protocols.Storage` in a MongoDB database.
 
+    Attributes:
+        items: The application's own documents there.
+
     Args:
         conn: A pymongo `Database`, a `MongoClient` whose URL names a database, or such a URL. Nothing is reached for
             yet.
@@ -105,6 +109,7 @@ class MongoStorage:
         self._deployment = Deployment(conn, timeout_s=busy_timeout_s, close=close)
         self._busy_timeout_s = busy_timeout_s
         self._built = False
+        self.items = MongoItems(self._working, busy_timeout_s)
         self._renew_turns()
 
     def _renew_turns(self) -> None:
@@ -121,8 +126,8 @@ class MongoStorage:
                 collections(name).create_indexes(
                     [IndexModel([(key, ASCENDING) for key in keys], unique=unique) for keys, unique in indexes]
                 )
-            if collections(COUNTER).find_one({"_id": COUNTERS}) is None:
-                _insert(collections, COUNTER, {"_id": COUNTERS})
+            _insert(collections, COUNTER, {"_id": COUNTERS}, unless_there=True)
+            _insert(collections, COUNTER, EMPTY_STORE, unless_there=True)
             collections(SCHEMA).update_one(_SCHEMA, {"$set": {"built": True}})
             Journal(collections).sweep()
 
@@ -163,6 +168,7 @@ class MongoStorage:
         """Leave open connections to the parent process: to be called in the child after a fork."""
         self._deployment.reset()
         self._renew_turns()
+        self.items.reset()
 
     def record(self, exchange: Exchange) -> list[StoredMessage]:
         who = exchange.attribution
@@ -700,7 +706,7 @@ def _forgetting(collections: Collections, entity: Document, fact_id: int) -> lis
     version = entity["version"] + 1
     pointing = facts.find({"superseded_by": fact_id, "entity_id": entity["_id"]}, {"_id": 1})
     return [
-        forgotten(fact_id, entity["_id"], version),
+        removal(FACT, fact_id, version, entity_id=entity["_id"], status=ERASED_STATUS),
         *(change(FACT, found["_id"], {"superseded_by": None, "version": version}) for found in pointing),
     ]
 
