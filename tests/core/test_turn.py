@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,6 +88,24 @@ def test_blocks_are_not_stored(memori: Memori) -> None:
     assert turn is not None
     turn.finish([Message(role="assistant", content=f"{block}\nBlue.")], model=None)
     assert stored(memori) == [QUESTION.content, "Blue."]
+
+
+def test_blocks_in_what_tools_are_told_are_not_stored(memori: Memori) -> None:
+    """Fails when a model that repeats what was recalled to a tool, or a tool that returns it, makes it new again."""
+    first = memori.turn([QUESTION], provider="acme", entity_id="alice")
+    assert first is not None
+    arguments = json.dumps({"text": f"{first.block}\nNote this.", "more": ["<b>"]})
+    call = Message(role="assistant", kind="tool_call", content=f"note({arguments})")
+    turn = memori.turn(
+        [QUESTION, call, Message(role="tool", kind="tool_result", content=arguments)],
+        provider="acme",
+        entity_id="alice",
+        session_id="chat",
+    )
+    assert turn is not None
+    turn.finish([ANSWER], model=None)
+    kept = json.dumps({"text": "Note this.", "more": ["<b>"]})
+    assert stored(memori) == [QUESTION.content, f"note({kept})", kept, ANSWER.content]
 
 
 def test_the_requests_of_a_tool_loop_have_one_block(memori: Memori) -> None:

@@ -9,11 +9,12 @@ from datetime import UTC, datetime
 
 from memori.types import Recollection
 
-__all__ = ["CHARACTERS_PER_TOKEN", "block", "strip", "tool_guidance"]
+__all__ = ["CHARACTERS_PER_TOKEN", "OPENING", "block", "strip", "tool_guidance"]
 
 CHARACTERS_PER_TOKEN = 4  # The usual estimate for English; settings.injection_token_budget is defined by it.
 
 _NAME = "memories"
+OPENING = f"<{_NAME}"  # What has not got it has no block.
 # Contents are escaped, so the first "<" after the opening tag must be our closing tag: the scan is linear.
 _BLOCK = re.compile(rf'<{_NAME}\s+id="([0-9a-f]{{16}})"\s*>([^<]*)</{_NAME}\s*>')
 # Characters that show nothing but reorder or hide text (C0, C1, bidi embeddings and overrides, tag characters).
@@ -54,7 +55,7 @@ def strip(text: str) -> str:
     A block is known by the digest of its contents, so look-alike markup stays. Whitespace does not count: a block that
     was re-wrapped is still ours. Text without a block comes back as it is.
     """
-    if f"<{_NAME}" not in text:
+    if OPENING not in text:
         return text
     parts = list(_between_blocks(text))
     if len(parts) == 1:

@@ -7,10 +7,10 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from memori.injection import strip
+from memori.injection import OPENING, strip
 from memori.types import Message, MessageKind, Role
 
-__all__ = ["called", "data_reference", "get", "mapping", "reference", "said", "sequence", "text_of"]
+__all__ = ["called", "data_reference", "get", "mapping", "own_json", "reference", "said", "sequence", "text_of"]
 
 
 def said(role: Role, text: str, *, kind: MessageKind = "text", author: str | None = None) -> Iterator[Message]:
@@ -24,12 +24,12 @@ def called(name: str, arguments: Any) -> Iterator[Message]:
     """Yield the message that calls a tool; *arguments* are JSON, or what is to become it."""
     if name:
         text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False, default=str)
-        yield from said("assistant", f"{name}({_own_json(text)})", kind="tool_call")
+        yield from said("assistant", f"{name}({own_json(text)})", kind="tool_call")
 
 
-def _own_json(text: str) -> str:
+def own_json(text: str) -> str:
     """Return *text* without memori's own block in any text of its JSON, where escapes would hide it; else as it is."""
-    if "<" not in text:
+    if OPENING not in text:
         return text
     try:
         given = json.loads(text)

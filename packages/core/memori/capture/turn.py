@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Literal
 from uuid import uuid4
 
+from memori.capture.reading import own_json
 from memori.capture.recorder import Recorder
 from memori.capture.wrapping import in_thread
 from memori.deadline import BoundedRunner
@@ -187,9 +188,17 @@ class Turn:
 
 def _own(messages: Sequence[Message]) -> tuple[Message, ...]:
     """Return *messages* without memori's own blocks, and without those that then say nothing."""
-    stripped = ((message, strip(message.content)) for message in messages)
+    stripped = ((message, _stripped(message)) for message in messages)
     return tuple(
         message if content == message.content else replace(message, content=content)
         for message, content in stripped
         if content.strip()
     )
+
+
+def _stripped(message: Message) -> str:
+    # What a tool is called with, or returns, may be JSON, whose escapes hide a block.
+    name, _, arguments = message.content.partition("(")
+    if message.kind == "tool_call" and arguments.endswith(")"):
+        return strip(f"{name}({own_json(arguments[:-1])})")
+    return strip(own_json(message.content) if message.kind == "tool_result" else message.content)
