@@ -21,7 +21,7 @@ from langchain_core.messages import (
 )
 from langchain_core.messages.ai import add_ai_message_chunks
 
-from memori_langchain.messages import RECALLED, model_name, reply, sent, with_block
+from memori_langchain.messages import RECALLED, model_name, reply, sent, takes_parts, with_block
 
 BLOCK = "what is known"
 PNG = "[image: image/png, sha256 8f434346648f6b96]"
@@ -274,3 +274,23 @@ def test_the_model_is_named_as_it_names_itself() -> None:
     assert model_name(AIMessage("x", response_metadata={"model_name": "gpt-5"})) == "gpt-5"
     assert model_name(AIMessage("x", response_metadata={"model": "claude"})) == "claude"
     assert model_name(AIMessage("x")) is None
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "in_parts"),
+    [
+        ("ChatBedrock", {"model": "eu.anthropic.claude-test-v1:0"}, True),
+        ("ChatBedrock", {"model": "amazon.nova-lite-v1:0"}, True),
+        ("ChatBedrock", {"model": "meta.llama3-8b-instruct-v1:0"}, False),
+        ("ChatBedrock", {"model": "meta.llama3-8b-instruct-v1:0", "beta_use_converse_api": True}, True),
+        ("ChatBedrockConverse", {"model": "meta.llama3-8b-instruct-v1:0"}, True),
+    ],
+)
+def test_only_what_becomes_one_text_on_bedrock_takes_no_parts(
+    model: str, options: dict[str, Any], in_parts: bool
+) -> None:
+    """Fails when a model that is prompted by one text is sent a list's representation, or roles do not alternate."""
+    aws = pytest.importorskip("langchain_aws.chat_models")
+    client = object()  # Never asked for anything.
+    made = getattr(aws, model)(client=client, bedrock_client=client, region_name="us-east-1", **options)
+    assert takes_parts(made) is in_parts

@@ -504,3 +504,45 @@ def test_a_call_is_given_memories_and_kept_once(
         assert kept == [SAID, ("assistant", "text", "".join(heard))]
         assert 0 < len("".join(heard)) < len(ANSWER)
         assert memori.messages(entity_id=entity)[-1].partial
+
+
+def is_block(part: Any) -> bool:
+    """Return whether a message or a part of one is a block of memories, and nothing else."""
+    said = part.get("content", part.get("text")) if isinstance(part, dict) else None
+    return isinstance(said, str) and said.startswith("<memories id=") and said.endswith("</memories>")
+
+
+def pruned(value: Any) -> Any:
+    """Return a request's body without blocks, a content that is a mere text as the part that it stands for."""
+    if isinstance(value, list):
+        return [pruned(item) for item in value if not is_block(item)]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: [{"type": "text", "text": item}] if name == "content" and isinstance(item, str) else pruned(item)
+        for name, item in value.items()
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_a_request_differs_by_one_block_before_the_users_last_words(
+    memori: Memori, server: ProviderServer, kind: Kind
+) -> None:
+    """Fails when a conversation's beginning is sent otherwise than without memory, which costs the prompt cache."""
+    if find_spec(kind.module) is None:
+        pytest.skip(f"{kind.module} is not installed here")
+    entity = f"{kind.name} request"
+    memori.remember(KNOWN, kind="preference", entity_id=entity)
+    model: Any = kind.make(f"{server.url}/{abs(hash(entity))}" if kind.own_path else server.url)
+    conversation = [("system", "Be brief."), ("user", "Hello."), ("assistant", "Hi, who are you?"), ("user", ASKED)]
+    asked = len(server.requests)
+    with memori.scope(entity_id=entity):
+        model.invoke(conversation)
+        memori.llm.register(model)
+        model.invoke(conversation)
+    plain, enriched = (dict(request.body) for request in server.requests[asked:])
+    assert json.dumps(enriched).count("<memories id=") == 1
+    assert pruned(enriched) == pruned(plain)
+    (name,) = {"messages", "input", "contents"} & plain.keys()
+    assert enriched[name][: len(plain[name]) - 1] == plain[name][:-1]
+    assert list(enriched) == list(plain)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import copy
 import functools
+import gc
 import pickle
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -280,6 +282,16 @@ class TestRegistering:
             copied.invoke(ASKED)
         assert stored(memori) == ONCE
 
+    def test_keeps_no_memory_alive_once_the_model_is_gone(self, tmp_path: Path) -> None:
+        """Fails when a model that was registered, or a Memori, is never freed."""
+        memori = Memori(conn=tmp_path / "memori.db")
+        model = registered(memori, Model())
+        gone = [weakref.ref(memori), weakref.ref(type(model))]
+        memori.close()
+        del memori, model
+        gc.collect()
+        assert [reference() for reference in gone] == [None, None]
+
     def test_makes_one_class_for_all_models_of_a_class(self, memori: Memori) -> None:
         """Fails when each model that is registered costs a class."""
         assert type(registered(memori, Model())) is type(registered(memori, Model()))
@@ -488,6 +500,18 @@ class TestOnce:
             outer.invoke(ASKED)
         assert text(inner.requests[0]).count("<memories id=") == 1
         assert stored(memori) == ONCE
+
+    def test_when_its_events_are_listened_to(self, memori: Memori) -> None:
+        """Fails when the older kind of events is made of a call without memories, or of two."""
+        model = registered(memori, Streaming())
+
+        async def main() -> list[str]:
+            with memori.scope("alice"):
+                return [event["event"] async for event in model.astream_events(ASKED, version="v2")]
+
+        assert asyncio.run(main()).count("on_chat_model_end") == 1
+        assert [text(messages).count("<memories id=") for messages in model.requests] == [1]
+        assert stored(memori) == [("user", ASKED), ("assistant", "Teal. ")]
 
     def test_waits_for_the_rate_limiter_once(self, memori: Memori) -> None:
         """Fails when a registered model counts as two calls against a limit."""
