@@ -286,7 +286,7 @@ class TestRegistering:
         """Fails when a model that was registered, or a Memori, is never freed."""
         memori = Memori(conn=tmp_path / "memori.db")
         model = registered(memori, Model())
-        gone = [weakref.ref(memori), weakref.ref(type(model))]
+        gone: list[weakref.ref[Any]] = [weakref.ref(memori), weakref.ref(type(model))]
         memori.close()
         del memori, model
         gc.collect()
