@@ -242,6 +242,21 @@ def test_a_death_while_storing_documents(database: Database[dict[str, Any]], sto
     assert database[ITEM].count_documents({"key": {"$exists": True}}) == 0
 
 
+def test_what_is_forgotten_is_in_no_journal_of_who_died(
+    database: Database[dict[str, Any]], storage: MongoStorage
+) -> None:
+    """Fails when a large fact that was forgotten lives on in what a process that died was about to write."""
+    secret = "s" * MEGABYTE
+    change = revision(new_fact(secret, key="k", slot="s"))
+    dead = list(deaths(database, lambda doomed, name: doomed.revise(name, change, now=NOW), "journal"))
+    assert database[JOURNAL].count_documents({}) > 0
+    for name in dead:
+        (fact,) = storage.facts(name) or storage.revise(name, change, now=NOW)
+        storage.forget(name, fact_id=fact.id)
+    known = [found["_id"] for found in database[ENTITY].find()]
+    assert database[JOURNAL].count_documents({"entity_id": {"$in": known}}) == 0
+
+
 class TestLate:
     """A process that committed, slept while others did the rest and more, and then wakes up."""
 

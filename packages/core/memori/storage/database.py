@@ -19,6 +19,7 @@ from sqlalchemy import exc as sqlalchemy_errors
 
 from memori.errors import MemoriError, NotBuiltError, StorageError
 from memori.storage.durability import LogSync
+from memori.storage.gate import Gate
 
 __all__ = ["Access", "Database", "execute", "file_of", "relax"]
 
@@ -89,9 +90,7 @@ class Database:
         self._turn = threading.Lock()
         # SQLite lets writers poll for the lock; those of one process queue here instead, without sleeping.
         self._writing = threading.Lock()
-        self._gate = threading.Condition()
-        self._inside = 0
-        self._paused = False
+        self._gate = Gate()
 
     def pause(self, timeout_s: float) -> None:
         """Let no transaction begin until `resume`, and wait for those that run: called before a fork.
@@ -99,31 +98,14 @@ class Database:
         SQLite keeps its file locks in the process's memory, so a child forked in the middle of a transaction would
         inherit locks that nobody gives back. Idle connections are closed for the same reason.
         """
-        with self._gate:
-            self._paused = True
-            self._gate.wait_for(lambda: self._inside == 0, timeout_s)
+        self._gate.pause(timeout_s)
         access = self._access
         if access is not None and access.sqlite and access.made_for_us and not access.single:
             access.engine.dispose()
 
     def resume(self) -> None:
         """Let transactions begin again."""
-        with self._gate:
-            self._paused = False
-            self._gate.notify_all()
-
-    @contextlib.contextmanager
-    def _passing(self, deadline: float) -> Iterator[None]:
-        with self._gate:
-            if not self._gate.wait_for(lambda: not self._paused, max(deadline - time.monotonic(), 0.001)):
-                raise StorageError("the process is being forked; try again")
-            self._inside += 1
-        try:
-            yield
-        finally:
-            with self._gate:
-                self._inside -= 1
-                self._gate.notify_all()
+        self._gate.resume()
 
     def reset(self) -> None:
         """Leave to the parent process what it opened: called in the child after a fork."""
@@ -182,7 +164,7 @@ class Database:
         access = self._reach()
 
         def once() -> T:
-            with self._passing(deadline), _as_storage_error(access), contextlib.ExitStack() as stack:
+            with self._gate.passing(deadline), _as_storage_error(access), contextlib.ExitStack() as stack:
                 if access.single:
                     stack.enter_context(_taking(self._turn, deadline - time.monotonic()))
                 if write and access.sqlite:
@@ -196,7 +178,7 @@ class Database:
         return result
 
     def _begin_file(self, access: Access, deadline: float) -> None:
-        with self._passing(deadline), _as_storage_error(access):
+        with self._gate.passing(deadline), _as_storage_error(access):
             if access.file is not None:
                 access.file.touch()
             with self._connection(access, building=True, deadline=deadline) as connection:

@@ -80,7 +80,7 @@ class Deployment:
 
     def reset(self) -> None:
         """Leave to the parent process what it opened: called in the child after a fork."""
-        self._gate.renew()
+        self._gate = Gate()
         self._opening = threading.Lock()
         if self._client is not None:
             # To close it here would end the parent's sessions.

@@ -16,10 +16,6 @@ class Gate:
     """Open until `pause`. Safe to use from any thread."""
 
     def __init__(self) -> None:
-        self.renew()
-
-    def renew(self) -> None:
-        """Begin anew, open and with nobody inside: called in the child after a fork."""
         self._changed = threading.Condition()
         self._inside = 0
         self._paused = False

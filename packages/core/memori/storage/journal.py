@@ -173,6 +173,7 @@ class Journal:
                     "token": token,
                     "part": number,
                     "entity_id": entity["_id"],
+                    "version": entity["version"] + 1,
                     "written_at": microseconds(datetime.now(UTC)),
                     "writes": part,
                 }
@@ -210,6 +211,11 @@ class Journal:
             if len(parts) < entity["parts"]:
                 return  # They are removed after all is done.
             writes = [write for part in parts for write in part["writes"]]
+        if any("left" in write for write in writes):
+            # What is to be forgotten may also stand in the parts of a process that died. Those for a version that has
+            # come are of no use: they were committed and carried out, or never will be.
+            used = {"entity_id": row, "version": {"$lte": entity["version"]}, "token": {"$ne": token}}
+            self._collections(JOURNAL).delete_many(used)
         for name, group in groupby(writes, key=lambda write: str(write["in"])):
             if name == ENTITY:
                 self._erase(row)
