@@ -11,9 +11,12 @@ import pytest
 from databases import Engine, each, mongodb, needs_mongodb
 from sqlalchemy import URL, StaticPool, create_engine
 
+import memori.schema.migrations
+from memori.errors import NotBuiltError
 from memori.protocols import ItemStorage
 from memori.storage.sql import SQLStorage
-from memori.testing.items import ItemStorageSuite
+from memori.testing.items import NOW, ItemStorageSuite, new_item
+from memori.testing.storage import exchange, new_fact, revision
 
 
 @contextmanager
@@ -77,3 +80,30 @@ class TestMongoDB(ItemStorageSuite):
             storage.build()
             yield storage.items
             storage.close()
+
+
+@pytest.mark.parametrize("engine", each("sqlite", "postgres", "mariadb", "mysql", "oceanbase"))
+def test_a_database_without_documents_is_upgraded(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fails when build does not add the tables to an older database, or what is in that one does not survive it."""
+    with engine.empty(tmp_path) as url:
+        old = SQLStorage(url)
+        with monkeypatch.context() as patched:
+            patched.setattr(memori.schema.migrations, "HEAD", "0001")
+            old.build()
+        old.record(exchange("Hi."))
+        old.revise("alice", revision(new_fact("likes tea", subject="user", predicate="likes", object="tea")), now=NOW)
+        with pytest.raises(NotBuiltError, match="build"):
+            old.items.find((), now=NOW)
+        messages, facts = old.messages("alice"), old.facts("alice")
+        assert (len(messages), len(facts)) == (2, 1)
+        old.close()
+        for _ in range(2):
+            with built(url) as items:
+                items.write([new_item()], now=NOW)
+                assert [item.key for item in items.find((), now=NOW)] == ["key"]
+        storage = SQLStorage(url)
+        assert [one.content for one in storage.messages("alice")] == [one.content for one in messages]
+        assert [one.content for one in storage.facts("alice")] == [one.content for one in facts]
+        storage.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -122,6 +124,43 @@ def test_a_document_lives_as_long_as_it_is_read(mem: Memori) -> None:
     mem.items.put(ANN, "gone", {}, ttl=timedelta(0))
     assert mem.items.get(ANN, "gone") is None
     assert (mem.items.sweep(), mem.items.sweep()) == (1, 0)
+
+
+STORE = """
+import sys
+from memori import Memori
+with Memori(sys.argv[1], worker=False, embedder=lambda texts: [[1.0] for _ in texts]) as mem:
+    print("ready", flush=True)
+    sys.stdin.readline()
+    for number in range(20):
+        mem.items.put(("memories", "ann@example.com"), f"{sys.argv[2]}-{number}", {"text": sys.argv[2]})
+        mem.items.put(("memories", "ann@example.com"), "shared", {"text": sys.argv[2]})
+        mem.items.delete(("memories", sys.argv[2]), "none")
+"""
+
+
+def test_processes_store_beside_each_other(mem: Memori, tmp_path: Path) -> None:
+    """Fails when documents that processes store at once in one new namespace are lost, or one of them raises."""
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", STORE, str(tmp_path / "memori.db"), name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for name in ("one", "two", "three")
+    ]
+    for writer in writers:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "ready\n"
+    for writer in writers:
+        assert writer.stdin is not None
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    assert [(writer.communicate()[0], writer.returncode) for writer in writers] == [("", 0)] * 3
+    expected = {f"{name}-{number}" for name in ("one", "two", "three") for number in range(20)}
+    assert set(keys(mem.items.search(ANN, limit=99))) == expected | {"shared"}
+    assert mem.items.namespaces() == [ANN]
 
 
 def test_the_callers_value_is_left_alone(mem: Memori) -> None:

@@ -32,7 +32,7 @@ from memori.storage.connect import connect
 from memori.storage.sql import SQLStorage
 from memori.storage.views import Driver
 from memori.testing.storage import NOW, exchange, new_fact, revision, said
-from memori.types import NewItem, Retirement
+from memori.types import Retirement
 
 ITEMS = {"memori_namespace", "memori_namespace_prefix", "memori_item"}
 PUBLIC = {
@@ -100,28 +100,6 @@ def test_head_is_the_newest_revision() -> None:
     config = Config()
     config.set_main_option("script_location", str(folder))
     assert ScriptDirectory.from_config(config).get_heads() == [HEAD]
-
-
-def test_a_database_of_the_first_version_is_upgraded(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fails when build does not bring older tables up to date, or what is in them does not survive it."""
-    with monkeypatch.context() as patched:
-        patched.setattr(memori.schema.migrations, "HEAD", "0001")
-        old = SQLStorage(path)
-        old.build()
-    assert rows(path, "SELECT version_num FROM memori_alembic_version") == [("0001",)]
-    old.record(exchange("Hi."))
-    old.revise("alice", revision(new_fact("likes tea", subject="s", predicate="p", object="o")), now=NOW)
-    with pytest.raises(NotBuiltError, match="build"):
-        old.items.find((), now=NOW)
-    held, known = old.messages("alice"), old.facts("alice")
-    old.close()
-    storage = SQLStorage(path)
-    storage.build()
-    storage.items.write([NewItem(namespace=("a",), key="k", value={"x": 1})], now=NOW)
-    assert (storage.messages("alice"), len(storage.facts("alice"))) == (held, 1)
-    assert [fact.content for fact in storage.facts("alice")] == [fact.content for fact in known]
-    storage.close()
-    test_the_migrations_make_what_the_models_say(path, storage)
 
 
 def test_foreign_keys_are_checked(path: Path, storage: SQLStorage) -> None:

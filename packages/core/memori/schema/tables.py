@@ -328,7 +328,9 @@ class Item(_Base, table=True):
     """
 
     __tablename__ = "memori_item"
-    __table_args__ = _arguments(UniqueConstraint("namespace_id", "key_hash"), Index(None, "expires_at"))
+    __table_args__ = _arguments(
+        UniqueConstraint("namespace_id", "key_hash"), Index(None, "namespace_id", "id"), Index(None, "expires_at")
+    )
 
     id: int | None = _id()
     # Without a cascade: who removes an empty namespace must not remove what another has just put there.

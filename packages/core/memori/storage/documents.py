@@ -40,6 +40,8 @@ def escaped(key: str) -> str:
 
 def unescaped(text: str) -> str:
     """Return what `escaped` made *text* of."""
+    if "\\" not in text:
+        return text
     key: str = json.loads(f'"{text}"')
     return key
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -158,8 +159,11 @@ class SQLItems:
         return self._database.read(work) if keys else []
 
     def find(self, prefix: Namespace, *, now: datetime, limit: int | None = None, offset: int = 0) -> list[Item]:
-        query = _under(_FIND, prefix).limit(limit).offset(offset or None)
-        parameters = {"now": now, "prefix": digest(prefix)}
+        query, parameters = _under(_FIND, prefix), {"now": now, "prefix": digest(prefix)}
+        if limit is None:
+            # On the MySQL family an offset needs a limit, and the one that SQLAlchemy adds is too much for OceanBase.
+            return self._database.read(lambda connection: _items(connection.execute(query, parameters)))[offset:]
+        query = query.limit(limit).offset(offset or None)
         return self._database.read(lambda connection: _items(connection.execute(query, parameters)))
 
     def namespaces(self, prefix: Namespace, *, now: datetime) -> list[Namespace]:
@@ -223,9 +227,10 @@ def _columns(put: NewItem, now: datetime) -> dict[str, Any]:
 
 
 def _items(rows: Iterable[Any]) -> list[Item]:
+    path_of = cache(lambda text: tuple(decoded(text)))  # Many rows have few paths.
     return [
         Item(
-            namespace=tuple(decoded(path)),
+            namespace=path_of(path),
             key=unescaped(key),
             value=decoded(value),
             created_at=created_at,

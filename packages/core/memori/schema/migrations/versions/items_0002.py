@@ -70,6 +70,7 @@ def upgrade() -> None:
         **OPTIONS,
         sqlite_autoincrement=True,
     )
+    op.create_index("ix_memori_item_namespace_id_id", "memori_item", ["namespace_id", "id"])
     op.create_index("ix_memori_item_expires_at", "memori_item", ["expires_at"])
 
 
