@@ -10,12 +10,13 @@ from typing import Any, TypeAlias, TypedDict
 
 from agno.eval.base import BaseEval
 from agno.guardrails.base import BaseGuardrail
+from agno.models.base import Model
 
 from memori import Memori
 from memori_agno.listening import listen
 from memori_agno.request import Mark, mark_of, put_mark
 
-__all__ = ["MemoriHook", "memori_agent_kwargs"]
+__all__ = ["AgentHooks", "MemoriHook", "memori_agent_kwargs", "models"]
 
 Hook: TypeAlias = Callable[..., Any] | BaseGuardrail | BaseEval
 
@@ -81,17 +82,18 @@ class MemoriHook(BaseGuardrail):
         return self
 
     def _begin(self, run_input: Any, owner: Any, run_context: Any) -> None:
-        for model in _models(owner):
+        for model in models(owner):
             listen(model, self.memori, "hook")
         judged = any(not isinstance(getattr(hook, "__self__", None), MemoriHook) for hook in owner.post_hooks or ())
         put_mark(run_input, Mark(self.memori, writer=_writer(run_input, owner, run_context), judged=judged))
 
 
-def _models(owner: Any) -> list[Any]:
-    """Return the models that may answer for an agent or team."""
+def models(owner: Any) -> list[Model]:
+    """Return the models that may answer for an agent or team, as far as they are made."""
     fallbacks = owner.fallback_config
     lists = [] if fallbacks is None else [fallbacks.on_error, fallbacks.on_rate_limit, fallbacks.on_context_overflow]
-    return [owner.model, *(model for models in lists for model in models)]
+    found = [owner.model, *(model for instead in lists for model in instead)]
+    return [model for model in found if isinstance(model, Model)]
 
 
 def _writer(run_input: Any, owner: Any, run_context: Any) -> str | None:

@@ -9,7 +9,7 @@ from agno.models.base import Model
 from agno.team import Team
 
 from memori import ConfigurationError, Memori
-from memori_agno.hook import MemoriHook
+from memori_agno.hook import MemoriHook, models
 from memori_agno.listening import ignore, listen
 
 __all__ = ["AgnoAdapter", "adapter"]
@@ -56,6 +56,8 @@ class AgnoAdapter:
             return False
         client.pre_hooks = [hook for hook in client.pre_hooks or () if not _is_ours(hook, memori)] or None
         client.post_hooks = [hook for hook in client.post_hooks or () if not _is_ours(hook, memori)] or None
+        for model in models(client):  # Another agent's hook listens again before its next run.
+            ignore(model, memori, "hook")
         return True
 
 
