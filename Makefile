@@ -28,6 +28,11 @@ LANGCHAIN_TESTS = $(wildcard tests/adapters/test_langchain*.py)
 # With the models of other providers' that go with the oldest LangChain, of which there is no floor: no extra brings them.
 LANGCHAIN_NEEDS := --editable '.[bedrock]' langchain-openai langchain-anthropic langchain-google-genai \
 	'blockbuster>=1.5,<2' 'hypothesis>=6.130,<7' 'pytest>=9.0,<10' 'pytest-timeout>=2.4,<3'
+AGNO_OLDEST := $(VENV)-agno-oldest
+AGNO_TESTS := $(addprefix tests/adapters/test_,agno.py agno_agents.py agno_models.py)
+# With the oldest SDKs that its models take.
+AGNO_NEEDS := --editable '.[agno]' openai==2.0.0 anthropic==1.0.0 google-genai==1.52.0 'boto3>=1.40,<2' \
+	'blockbuster>=1.5,<2' 'hypothesis>=6.130,<7' 'pytest>=9.0,<10' 'pytest-timeout>=2.4,<3'
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help demo test test-databases lint format bench test-oldest test-litellm clean
@@ -62,10 +67,11 @@ format: $(VENV)/.dev  ## Rewrite the code in the house style
 bench: $(VENV)/.dev  ## Measure what memori costs on this machine
 	$(VENV)/bin/python -m benchmarks
 
-test-oldest: $(OLDEST)/.dev $(PYDANTIC_AI_OLDEST)/.dev $(LANGCHAIN_OLDEST)/.dev  ## Run the tests on the oldest versions of the dependencies
+test-oldest: $(OLDEST)/.dev $(PYDANTIC_AI_OLDEST)/.dev $(LANGCHAIN_OLDEST)/.dev $(AGNO_OLDEST)/.dev  ## Run the tests on the oldest versions of the dependencies
 	$(OLDEST)/bin/python -m pytest
 	$(PYDANTIC_AI_OLDEST)/bin/python -m pytest $(PYDANTIC_AI_TESTS)
 	$(LANGCHAIN_OLDEST)/bin/python -m pytest $(LANGCHAIN_TESTS)
+	$(AGNO_OLDEST)/bin/python -m pytest $(AGNO_TESTS)
 
 test-litellm: $(LITELLM)/.dev $(LITELLM_OLDEST)/.dev  ## Test LiteLLM's newest and oldest; it holds other packages back
 	$(LITELLM)/bin/python -m pytest $(LITELLM_TESTS)
@@ -116,4 +122,10 @@ $(LANGCHAIN_OLDEST)/.dev: pyproject.toml .ci/floors.py
 	$(call environment,$(LANGCHAIN_OLDEST),pip)
 	$(LANGCHAIN_OLDEST)/bin/python .ci/floors.py langchain bedrock >$(LANGCHAIN_OLDEST)/floors.txt
 	$(LANGCHAIN_OLDEST)/bin/python -m pip install --quiet --constraint $(LANGCHAIN_OLDEST)/floors.txt $(LANGCHAIN_NEEDS)
+	@touch $@
+
+$(AGNO_OLDEST)/.dev: pyproject.toml .ci/floors.py
+	$(call environment,$(AGNO_OLDEST),pip)
+	$(AGNO_OLDEST)/bin/python .ci/floors.py agno >$(AGNO_OLDEST)/floors.txt
+	$(AGNO_OLDEST)/bin/python -m pip install --quiet --constraint $(AGNO_OLDEST)/floors.txt $(AGNO_NEEDS)
 	@touch $@

@@ -31,7 +31,12 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 ALL_PAGES = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "AGENTS.md", ROOT / "CHANGELOG.md"]
 # What a page needs that cannot be had beside the oldest of everything else.
-NEEDS = {"pydantic-ai.md": "pydantic_ai.models.openai", "litellm.md": "litellm", "langchain.md": "langchain_openai"}
+NEEDS = {
+    "agno.md": "agno.models.openai",
+    "langchain.md": "langchain_openai",
+    "litellm.md": "litellm",
+    "pydantic-ai.md": "pydantic_ai.models.openai",
+}
 KEYS = ("ANTHROPIC", "AZURE_OPENAI", "DEEPSEEK", "GEMINI", "NEBIUS", "NVIDIA", "OPENAI", "OPENROUTER", "XAI")
 
 

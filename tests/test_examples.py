@@ -12,6 +12,8 @@ import pytest
 EXAMPLES = Path(__file__).parent.parent / "examples"
 # What an example needs that cannot be had beside the oldest of everything else.
 NEEDS = {
+    "agno_agent.py": "agno.models.openai",
+    "agno_team.py": "agno.models.openai",
     "bedrock_chat.py": "langchain_aws.chat_models",
     "langchain_agent.py": "langchain_openai",
     "pydantic_ai_agent.py": "pydantic_ai.models.openai",
@@ -100,3 +102,31 @@ def test_the_bedrock_example_remembers_each_user_by_themselves(tmp_path: Path) -
     assert "ben: What is my favorite food?\n  The user's favorite food is pizza.\n" in later
     assert "of ann: The user's favorite food is ramen." in later
     assert "of ben: The user's favorite food is pizza." in later
+
+
+def test_the_agno_agent_remembers_each_user(tmp_path: Path) -> None:
+    """Fails when a user's second session knows nothing or another's, or Agno's own holds what was recalled."""
+    pytest.importorskip(NEEDS["agno_agent.py"], exc_type=ImportError)
+    printed = run(EXAMPLES / "agno_agent.py", tmp_path)
+    suggested, _, rest = printed.partition("What is known:")
+    known, _, stored = rest.partition("What was stored of ann's second run:")
+    assert "To ann: Take the train to Zermatt at 09:28: you love the mountains." in suggested
+    assert "To bob: Take the train to Venice at 10:02: you love the sea." in suggested
+    assert known.split("\n")[1:3] == ["  of ann: The user loves the mountains.", "  of bob: The user loves the sea."]
+    assert "assistant (tool_call): train_to(" in stored
+    assert "tool (tool_result): 09:28" in stored
+    assert "Memories in Agno's own session: False" in stored
+
+
+def test_the_agno_team_takes_no_task_for_the_users_word(tmp_path: Path) -> None:
+    """Fails when the leader is not told what matters, or its task to a member becomes a fact about the user."""
+    pytest.importorskip(NEEDS["agno_team.py"], exc_type=ImportError)
+    printed = run(EXAMPLES / "agno_team.py", tmp_path)
+    told, _, rest = printed.partition("What was stored of the second run:")
+    stored, _, known = rest.partition("What is known of the user, of which the leader's task is no part:")
+    assert "The cook proposes: Shoyu ramen with mushrooms in place of pork." in told
+    assert stored.count("user (text)") == 1
+    assert "The user's favorite food is ramen." in stored
+    assert "tool (tool_result): Shoyu ramen with mushrooms in place of pork." in stored
+    assert "preference: The user's favorite food is ramen." in known
+    assert "Propose" not in known
