@@ -94,6 +94,13 @@ def client(server: ProviderServer) -> Iterator[OpenAI]:
         yield client
 
 
+def asynchronous_client(server: ProviderServer, entry: Entry) -> AsyncOpenAI | None:
+    """Return a client for the loop of this run: to make one takes longer than the run."""
+    if entry in ("run", "stream"):
+        return None
+    return AsyncOpenAI(base_url=f"{server.url}/v1", api_key="local", max_retries=0)
+
+
 def database() -> InMemoryDb:
     return InMemoryDb()  # type: ignore[no-untyped-call]
 
@@ -148,8 +155,8 @@ async def arun(entry: Entry, run: Any, client: AsyncOpenAI, user: str, *, leave:
                     return
 
 
-def drive(entry: Entry, run: Any, client: AsyncOpenAI, user: str, *, leave: bool = False) -> None:
-    if entry in ("arun", "astream"):
+def drive(entry: Entry, run: Any, client: AsyncOpenAI | None, user: str, *, leave: bool = False) -> None:
+    if client is not None:
         asyncio.run(arun(entry, run, client, user, leave=leave))
     elif entry == "run":
         run.run(SAID, user_id=user, session_id=f"{user}'s")
@@ -195,7 +202,7 @@ def test_a_run_is_recalled_and_captured_once(
     """Fails when this way to run and to remember gets no memories, gets them twice, or is not stored exactly once."""
     user = f"{entry} {kind} {way} {with_db}"
     memori.remember(KNOWN, kind="preference", entity_id=user)
-    asynchronous = AsyncOpenAI(base_url=f"{server.url}/v1", api_key="local", max_retries=0)
+    asynchronous = asynchronous_client(server, entry)
     model = OpenAIChat(id="gpt-4o-mini", client=client, async_client=asynchronous)
     db = database() if with_db else None
     run = runnable(kind, model, db, lambda make: with_memory(way, memori, model, make))
@@ -259,7 +266,7 @@ def test_tools_recall_and_remember_once(
     """Fails when an agent that decides itself does not find a memory, or what it remembers is not kept once."""
     user = f"tools {entry} {kind} {with_db}"
     memori.remember(KNOWN, kind="preference", entity_id=user)
-    asynchronous = AsyncOpenAI(base_url=f"{server.url}/v1", api_key="local", max_retries=0)
+    asynchronous = asynchronous_client(server, entry)
     model = OpenAIChat(id="gpt-4o-mini", client=client, async_client=asynchronous)
     db = database() if with_db else None
     tools = MemoriTools(memori)

@@ -236,6 +236,8 @@ def test_a_registered_model_is_recalled_and_captured_once(
     user = f"{name} {entry} {kind}"
     memori.remember(KNOWN, kind="preference", entity_id=user)
     wire = MODELS[name](server)
+    if name == "AwsBedrock" and entry in ("arun", "astream") and not hasattr(wire.model, "_async_client"):
+        pytest.skip("this Agno has asynchronous clients of Bedrock's made by aioboto3 alone")
     memori.llm.register(wire.model)
     for client in (wire.client, wire.asynchronous):
         if client is not None and name != "AwsBedrock":
