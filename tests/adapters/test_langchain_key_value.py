@@ -26,7 +26,7 @@ def store(tmp_path: Path) -> Iterator[MemoriStore]:
         yield MemoriStore(mem)
 
 
-class TestBytes(BaseStoreSyncTests[bytes]):
+class _Bytes:
     @pytest.fixture
     def kv_store(self, store: MemoriStore) -> BaseStore[str, bytes]:
         return store.key_value(CACHE)
@@ -34,6 +34,10 @@ class TestBytes(BaseStoreSyncTests[bytes]):
     @pytest.fixture
     def three_values(self) -> tuple[bytes, bytes, bytes]:
         return b"", b"\x00\xff" * 50, b"text"
+
+
+class TestBytes(_Bytes, BaseStoreSyncTests[bytes]):
+    pass
 
 
 class TestJson(BaseStoreSyncTests[Any]):
@@ -48,14 +52,8 @@ class TestJson(BaseStoreSyncTests[Any]):
 
 @pytest.mark.asyncio
 @pytest.mark.filterwarnings("ignore:The test <Function test_no_overrides")  # One of the suite's is synchronous.
-class TestAsync(BaseStoreAsyncTests[bytes]):
-    @pytest.fixture
-    def kv_store(self, store: MemoriStore) -> BaseStore[str, bytes]:
-        return store.key_value(CACHE)
-
-    @pytest.fixture
-    def three_values(self) -> tuple[bytes, bytes, bytes]:
-        return b"", b"\x00\xff" * 50, b"text"
+class TestAsync(_Bytes, BaseStoreAsyncTests[bytes]):
+    pass
 
 
 def test_it_holds_its_own_namespace_only(store: MemoriStore) -> None:

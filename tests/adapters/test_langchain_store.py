@@ -17,7 +17,7 @@ import pytest
 pytest.importorskip("langgraph.store.memory", exc_type=ImportError)
 
 from blockbuster import blockbuster_ctx
-from databases import Engine, each
+from databases import Engine, each, mongodb, needs_mongodb
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
@@ -58,10 +58,13 @@ def index(*fields: str) -> IndexConfig:
     return IndexConfig(dims=6, embed=letters, fields=list(fields) or None)
 
 
-@pytest.fixture(scope="module", params=each("sqlite", "postgres"))
+@pytest.fixture(
+    scope="module", params=[*each("sqlite", "postgres"), pytest.param(None, id="mongodb", marks=needs_mongodb)]
+)
 def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Memori]:
-    engine: Engine = request.param
-    with engine.empty(tmp_path_factory.mktemp("store")) as url, Memori(url, worker=False) as mem:
+    engine: Engine | None = request.param
+    place: Any = mongodb() if engine is None else engine.empty(tmp_path_factory.mktemp("store"))
+    with place as conn, Memori(conn, worker=False) as mem:
         mem.config.storage.build()
         yield mem.ready()
 
