@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -508,6 +509,16 @@ class TestBeyond:
         found = store.get(ANN, key)
         assert found is not None
         assert (found.key, found.value) == (key, value)
+
+    def test_the_first_use_does_not_block_either(self, tmp_path: Path) -> None:
+        """Fails when a database that nobody has reached for yet is reached for on the event loop."""
+        path = tmp_path / "memori.db"
+        with Memori(path, worker=False) as mem:
+            mem.config.storage.build()
+        with Memori(lambda: sqlite3.connect(path), worker=False) as mem, blockbuster_ctx(OURS):
+            store = MemoriStore(mem)
+            asyncio.run(store.aput(ANN, "k", {"text": "tea"}))
+            assert [item.key for item in asyncio.run(store.asearch(ANN, query="tea"))] == ["k"]
 
 
 class TestIndex:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import pytest
 
@@ -17,6 +17,9 @@ from langchain.agents import create_agent
 from langchain.tools import ToolRuntime, tool
 from langchain_openai import ChatOpenAI
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.config import get_store
+from langgraph.graph import START, StateGraph
+from langgraph.runtime import Runtime
 from pydantic import SecretStr
 
 from memori import Memori
@@ -145,3 +148,34 @@ def test_asynchronous_tools(mem: Memori) -> None:
 
     with ProviderServer(answer=look_up_once) as server, blockbuster_ctx(["memori", "memori_langchain"]):
         asyncio.run(main(server))
+
+
+class Said(TypedDict):
+    text: str
+
+
+async def write(state: Said, runtime: Runtime[MemoriContext]) -> Said:
+    assert runtime.store is not None
+    await runtime.store.aput(("notes", runtime.context.user_id), "key", {"text": state["text"]})
+    return state
+
+
+def read(state: Said, runtime: Runtime[MemoriContext]) -> Said:
+    found = get_store().get(("notes", runtime.context.user_id), "key")
+    return {"text": "nothing" if found is None else found.value["text"]}
+
+
+def graph_of(mem: Memori, node: Any) -> Any:
+    builder = StateGraph(Said, context_schema=MemoriContext)
+    builder.add_node("node", node)
+    builder.add_edge(START, "node")
+    return builder.compile(store=MemoriStore(mem))
+
+
+def test_nodes_of_a_graph(mem: Memori) -> None:
+    """Fails when a node does not have the store, by its runtime or by `get_store`, in either colour."""
+    ann, bob = (MemoriContext(user_id=f"{name}@example.com") for name in ("ann", "bob"))
+    with blockbuster_ctx(["memori", "memori_langchain"]):
+        asyncio.run(graph_of(mem, write).ainvoke({"text": "tea"}, context=ann))
+    reading = graph_of(mem, read)
+    assert [reading.invoke({"text": ""}, context=user)["text"] for user in (ann, bob)] == ["tea", "nothing"]

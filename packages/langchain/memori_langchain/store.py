@@ -193,13 +193,14 @@ class MemoriStore(BaseStore):
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
         """Run `batch` without blocking the event loop; embeddings that are asynchronous are awaited."""
+        if self.embeddings is None:
+            return await to_thread.run_sync(self.batch, list(ops))
         batch = _Batch(ops, self._texts)
-        if self.embeddings is not None:
-            if batch.texts:
-                batch.embed_documents(self._model, await self.embeddings.aembed_documents(batch.texts))
-            vectors = await asyncio.gather(*(self.embeddings.aembed_query(query) for query in batch.queries))
-            for query, vector in zip(batch.queries, vectors, strict=True):
-                batch.embed_query(self._model, query, vector)
+        if batch.texts:
+            batch.embed_documents(self._model, await self.embeddings.aembed_documents(batch.texts))
+        vectors = await asyncio.gather(*(self.embeddings.aembed_query(query) for query in batch.queries))
+        for query, vector in zip(batch.queries, vectors, strict=True):
+            batch.embed_query(self._model, query, vector)
         return await to_thread.run_sync(self._run, batch)
 
     def sweep_ttl(self) -> int:
@@ -400,5 +401,5 @@ def _name(embed: Any) -> str:
     if isinstance(embed, str):
         return embed
     owner = embed if hasattr(embed, "__qualname__") else type(embed)
-    model = getattr(embed, "model", None) or getattr(embed, "model_name", None)
-    return f"{owner.__module__}.{owner.__qualname__}" + (f":{model}" if isinstance(model, str) else "")
+    models = (getattr(embed, name, None) for name in ("model", "model_name", "model_id"))
+    return ":".join([f"{owner.__module__}.{owner.__qualname__}", *(name for name in models if isinstance(name, str))])
