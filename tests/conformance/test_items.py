@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from databases import Engine, each, mongodb, needs_mongodb
+from portability import portable
 from sqlalchemy import URL, StaticPool, create_engine
 
 import memori.schema.migrations
@@ -32,7 +33,7 @@ def built(conn: object) -> Iterator[ItemStorage]:
 class TestSQLiteFile(ItemStorageSuite):
     @pytest.fixture
     def items(self, tmp_path: Path) -> Iterator[ItemStorage]:
-        with built(tmp_path / "memori.db") as items:
+        with portable(), built(tmp_path / "memori.db") as items:
             yield items
 
 

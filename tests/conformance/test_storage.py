@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import pytest
 from databases import ENGINES, Engine, mongodb, needs, needs_mongodb
+from portability import portable
 from sqlalchemy import URL, Connection, NullPool, StaticPool, create_engine, delete, update
 
 from memori.protocols import Storage
@@ -27,7 +28,8 @@ def built(storage: SQLStorage) -> Iterator[SQLStorage]:
 class TestSQLiteFile(StorageSuite):
     @pytest.fixture
     def storage(self, tmp_path: Path) -> Iterator[Storage]:
-        yield from built(SQLStorage(tmp_path / "memori.db"))
+        with portable():
+            yield from built(SQLStorage(tmp_path / "memori.db"))
 
 
 class TestSQLiteFactory(StorageSuite):

@@ -35,8 +35,8 @@ def storable(text: str) -> str:
 class UtcDateTime(TypeDecorator[datetime]):
     """An aware time, in UTC, to the microsecond.
 
-    SQLite and MySQL drop an offset without converting by it, MySQL drops fractions too, and on Oracle a plain
-    ``DateTime`` is a DATE.
+    SQLite and MySQL drop an offset without converting by it, MySQL drops fractions too. On Oracle a plain ``DateTime``
+    is a DATE, and what its driver sends as a time with a zone has the session's.
     """
 
     impl = DateTime(timezone=True)
@@ -46,7 +46,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         if dialect.name in _MYSQL:
             return dialect.type_descriptor(DATETIME(fsp=6))
         if dialect.name == "oracle":
-            return dialect.type_descriptor(TIMESTAMP(timezone=True))
+            return dialect.type_descriptor(TIMESTAMP())
         return self.impl_instance
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
@@ -55,7 +55,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value.tzinfo is None:
             raise ValueError(f"{value!r} has no time zone: memori stores aware times only")
         moment = value.astimezone(UTC)
-        return moment.replace(tzinfo=None) if dialect.name in ("sqlite", *_MYSQL) else moment
+        return moment.replace(tzinfo=None) if dialect.name in ("sqlite", "oracle", *_MYSQL) else moment
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         if value is None:

@@ -28,10 +28,10 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 # What a whole transaction is tried again for: serialisation failures, deadlocks, lock timeouts. By sqlstate, and by the
-# numbers of the MySQL family (1020: MariaDB's snapshot isolation; 6235: OceanBase).
+# numbers of the MySQL family (1020: MariaDB's snapshot isolation; 6235: OceanBase) and Oracle's (60, 8177).
 _RETRYABLE_STATES = {"40001", "40P01"}
 _LOCK_TIMEOUT = 1205
-_RETRYABLE_NUMBERS = {1213, _LOCK_TIMEOUT, 1020, 6235}
+_RETRYABLE_NUMBERS = {1213, _LOCK_TIMEOUT, 1020, 6235, 60, 8177}
 # What MySQL's family says to a packet over max_allowed_packet; most often the connection just ends.
 _TOO_LARGE = 1153
 _LOST = {2006, 2013, 2055}

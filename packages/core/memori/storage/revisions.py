@@ -210,8 +210,8 @@ class Reviser:
             for fact_id, message_id in sorted(wanted)
             if message_id in own and message_id not in linked.get(fact_id, ())
         ]
-        if links:
-            self._connection.execute(insert(source), links)
+        for batch in batches(links):
+            self._connection.execute(insert(source), batch)
 
     def _embed(self, embeddings: Mapping[int, Embedding]) -> None:
         rows = []
@@ -226,8 +226,8 @@ class Reviser:
                     "new_version": self._version,
                 }
             )
-        if rows:
-            self._connection.execute(_EMBED, rows)
+        for batch in batches(rows):
+            self._connection.execute(_EMBED, batch)
 
     def _describe(self, process_row: int, attributes: Mapping[str, str]) -> None:
         for said, value in attributes.items():

@@ -744,6 +744,16 @@ class StorageSuite:
         storage.revise("alice", Revision(slots=frozenset(change.slot for change in changes), decide=decide), now=NOW)
         assert given == [1500]
 
+    def test_one_fact_of_many_messages(self, storage: Storage) -> None:
+        """Fails when more than a thousand rows go into one statement, or some of them are left out."""
+        stored = storage.record(exchange(*(f"{number}" for number in range(1100)), reply=None))
+        embeddings = {item.id: vector(float(item.position)) for item in stored}
+        said = new_fact("counts", sources=[item.id for item in stored])
+        (fact,) = storage.revise("alice", revision(said, message_embeddings=embeddings), now=NOW)
+        assert fact.sources == tuple(item.id for item in stored)
+        embedded = [item.embedding for item in storage.messages("alice")]
+        assert [None if item is None else item.vector[0] for item in embedded] == list(range(1100))
+
     def test_a_retirement_closes_the_fact(self, storage: Storage) -> None:
         """Fails when a retired fact still holds, vanishes, or does not point to the one that took its place."""
         (old,) = storage.revise("alice", revision(new_fact("lives in Rome", at=NOW - DAY)), now=NOW)
