@@ -67,7 +67,7 @@ class MemoriStore(BaseStore):
         self.ttl_config = ttl
         self.index_config = index.copy() if index else None
         self.embeddings = ensure_embeddings(index.get("embed")) if index else None
-        self._model = _name(index["embed"]) if index else ""
+        self._model = _name(index.get("embed")) if index else ""
         self._indexes = index is not False
         self._fields = (index.get("fields") or ["$"]) if index else None
         self._swept = time.monotonic()
