@@ -117,11 +117,13 @@ class Deployment:
             yield self._collections()
 
     def _collections(self) -> Collections:
-        database = self._given
+        database, bound_ms = self._given, round(self._timeout_s * 1000)
         if database is None:
             with self._opening:
                 if self._client is None:
-                    self._client = MongoClient(self._url, connectTimeoutMS=round(self._timeout_s * 1000))
+                    own = "connecttimeoutms" in str(self._url).lower()
+                    bounds: dict[str, Any] = {} if own else {"connectTimeoutMS": bound_ms}
+                    self._client = MongoClient(self._url, **bounds)
                 database = self._client[self._name]
 
         def collection(name: str) -> Collection[Document]:
@@ -209,7 +211,10 @@ def as_storage_error(timeout_s: float) -> Iterator[None]:
 
 def _storage_error(error: mongo_errors.PyMongoError, timeout_s: float) -> StorageError:
     if isinstance(error, mongo_errors.ServerSelectionTimeoutError) or error.timeout:
-        return StorageError(f"the database did not answer within {timeout_s:g} s: {error}")
+        # What follows is the same once more, at length.
+        return StorageError(
+            f"the database did not answer within {timeout_s:g} s: {str(error).partition(', Timeout:')[0]}"
+        )
     if isinstance(error, mongo_errors.InvalidOperation):
         return StorageError(f"the client passed as conn= is closed: pass an open one, or a URL or a callable ({error})")
     if isinstance(error, mongo_errors.OperationFailure) and error.code == _UNAUTHORIZED:

@@ -199,7 +199,7 @@ class MongoStorage:
             claimed = []
             for found in alone[:1] or due[:limit]:
                 mine = jobs.find_one_and_update(
-                    {"_id": found["_id"], "state": found["state"], "attempts": found["attempts"]},
+                    {name: found[name] for name in ("_id", "state", "attempts", "due_at")},
                     {
                         "$set": {
                             "state": "running",
