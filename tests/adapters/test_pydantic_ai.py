@@ -7,7 +7,7 @@ import functools
 import inspect
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -210,8 +210,15 @@ def wire_of_bedrock(kind: Kind, server: ProviderServer) -> Wire:
     from pydantic_ai.providers.bedrock import BedrockProvider
 
     client = aws_session().client("bedrock-runtime", endpoint_url=server.url)
+    opened = ExitStack()
+    opened.callback(client.close)
+    # Pydantic AI 2.59 leaves open the stream that its reader left.
+    client.meta.events.register(
+        "after-call.bedrock-runtime.ConverseStream",
+        lambda parsed, **_: opened.callback(parsed["stream"].close) if "stream" in parsed else None,
+    )
     model = BedrockConverseModel("us.amazon.nova-lite-v1:0", provider=BedrockProvider(bedrock_client=client))
-    return scripted(kind, server, model, client)
+    return scripted(kind, server, model, opened)
 
 
 WIRES = {

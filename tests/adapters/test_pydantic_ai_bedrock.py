@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,14 @@ def client(server: ProviderServer) -> Iterator[Any]:
     config = Config(retries={"mode": "standard", "max_attempts": 2})
     where: dict[str, str] = {"region_name": "us-east-1", "endpoint_url": server.url}
     keys: dict[str, str] = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
-    with closing(boto3.client("bedrock-runtime", config=config, **where, **keys)) as made:
+    made = boto3.client("bedrock-runtime", config=config, **where, **keys)
+    with ExitStack() as opened:
+        opened.callback(made.close)
+        # Pydantic AI 2.59 leaves open the stream that broke off.
+        made.meta.events.register(
+            "after-call.bedrock-runtime.ConverseStream",
+            lambda parsed, **_: opened.callback(parsed["stream"].close) if "stream" in parsed else None,
+        )
         yield made
 
 
