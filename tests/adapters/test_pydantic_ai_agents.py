@@ -36,6 +36,7 @@ from pydantic_ai.models.function import AgentInfo, FunctionModel
 from pydantic_ai.models.test import TestModel as PydanticTestModel
 
 from memori import ConfigurationError, Memori
+from memori.testing.provider import ProviderServer, Reply, ToolCall
 from memori_pydantic_ai import MemoriCapability, MemoriDeps, MemoriToolset, memory_instructions
 
 KNOWN = "The user's favorite color is teal."
@@ -428,6 +429,48 @@ class TestRegistration:
         assert len(stored(memori)) == 2
         assert {item.process_id for item in memori.messages(entity_id="alice")} == {"own"}
         assert stored(memori, "bob") == stored(memori, "carol") == []
+
+    @pytest.mark.parametrize("streamed", [False, True])
+    @pytest.mark.parametrize("by", ["capability", "agent", "model"])
+    def test_of_the_sdks_client_as_well_is_one_turn(self, memori: Memori, by: str, streamed: bool) -> None:
+        """Fails when a registered client is heard twice below an agent's model, or not at all in a tool."""
+        pytest.importorskip("pydantic_ai.models.openai", reason="openai is too old for it", exc_type=ImportError)
+        from openai import AsyncOpenAI
+        from pydantic_ai.models.openai import OpenAIChatModel
+        from pydantic_ai.providers.openai import OpenAIProvider
+
+        aside = "Is it a warm color?"
+
+        async def main(server: ProviderServer) -> None:
+            async with AsyncOpenAI(base_url=f"{server.url}/v1", api_key="local", max_retries=0) as client:
+                model = OpenAIChatModel("gpt-4o-mini", provider=OpenAIProvider(openai_client=client))
+                agent = Agent(model, capabilities=[MemoriCapability(memori)] if by == "capability" else [])
+
+                @agent.tool_plain
+                async def look_up() -> str:
+                    """Ask a model of its own."""
+                    asked = await client.chat.completions.create(
+                        model="gpt-4o-mini", messages=[{"role": "user", "content": aside}]
+                    )
+                    return str(asked.choices[0].message.content)
+
+                memori.llm.register(client)
+                if by != "capability":
+                    memori.llm.register(agent if by == "agent" else model)
+                if streamed:
+                    async with agent.run_stream(QUESTION) as stream:
+                        await stream.get_output()
+                else:
+                    await agent.run(QUESTION)
+
+        memori.attribution(entity_id="alice")
+        with ProviderServer() as server:
+            server.script(Reply(tool_calls=(ToolCall("look_up"),)), Reply(text="It is not."), Reply(text="Teal."))
+            asyncio.run(main(server))
+        assert [request.text.count("<memories id=") for request in server.requests] == [1, 1, 1]
+        assert memori.augmentation.wait(30)
+        said = [message for message in memori.messages(entity_id="alice") if message.kind == "text"]
+        assert sorted(message.content for message in said) == sorted([QUESTION, "Teal.", aside, "It is not."])
 
     def test_with_two_instances_serves_both(self, memori: Memori, tmp_path: Path) -> None:
         """Fails when a second Memori replaces the first on an agent."""

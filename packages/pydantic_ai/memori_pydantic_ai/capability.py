@@ -24,6 +24,7 @@ from pydantic_ai.tools import AgentDepsT
 from memori import Memori, Turn
 from memori_pydantic_ai.conversation import reply, sent, with_block
 from memori_pydantic_ai.dependencies import User, user_of
+from memori_pydantic_ai.model import AnsweringModel
 
 __all__ = ["MemoriCapability", "is_running"]
 
@@ -127,7 +128,10 @@ class MemoriCapability(AbstractCapability[AgentDepsT]):
             process_id=self._process(ctx),
             session_id=ctx.conversation_id,
         )
-        if turn is not None and turn.block is not None:
+        if turn is None:
+            return request_context
+        request_context.model = AnsweringModel(request_context.model, self.memori)
+        if turn.block is not None:
             request_context.messages = with_block(
                 request_context.messages, turn.block, role=turn.role, prompt=ctx.prompt
             )

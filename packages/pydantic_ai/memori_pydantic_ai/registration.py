@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager
 from typing import Any, Protocol
 
 from pydantic_ai.agent import AbstractAgent
@@ -145,6 +145,13 @@ class _Request:
                 enriched = with_block(enriched, turn.block, role=turn.role)
         return enriched
 
+    def answering(self) -> ExitStack:
+        """Return what keeps those who have a turn out of what the model asks of a registered SDK's client."""
+        stack = ExitStack()
+        for memori, _ in self._turns:
+            stack.enter_context(memori.answering())
+        return stack
+
     async def finish(self, response: ModelResponse) -> None:
         for memori, turn in self._turns:
             said = self._said(memori, response)
@@ -168,7 +175,9 @@ def _request(registration: _Registration, model: Model, request: Callable[..., A
         messages: list[ModelMessage], settings: ModelSettings | None, parameters: ModelRequestParameters
     ) -> ModelResponse:
         under_way = _Request(registration.memories, model, parameters)
-        response: ModelResponse = await request(await under_way.begin(messages), settings, parameters)
+        enriched = await under_way.begin(messages)
+        with under_way.answering():
+            response: ModelResponse = await request(enriched, settings, parameters)
         await under_way.finish(response)
         return response
 
@@ -188,7 +197,9 @@ def _request_stream(
     ) -> AsyncGenerator[StreamedResponse, None]:
         under_way = _Request(registration.memories, model, parameters)
         enriched = await under_way.begin(messages)
-        async with request_stream(enriched, settings, parameters, run_context) as stream:
+        async with AsyncExitStack() as stack:
+            with under_way.answering():
+                stream = await stack.enter_async_context(request_stream(enriched, settings, parameters, run_context))
             try:
                 yield stream
             except BaseException:
