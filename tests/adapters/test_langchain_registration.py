@@ -7,6 +7,8 @@ import copy
 import functools
 import gc
 import pickle
+import subprocess
+import sys
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -291,6 +293,21 @@ class TestRegistering:
         del memori, model
         gc.collect()
         assert [reference() for reference in gone] == [None, None]
+
+    def test_asks_for_langchain_core_alone(self) -> None:
+        """Fails when who has a model, and neither LangChain's agents nor graphs, cannot register it."""
+        program = (
+            "import sys\n"
+            "sys.modules.update(langchain=None, langgraph=None)\n"
+            "from langchain_core.language_models import FakeListChatModel\n"
+            "from memori import Memori\n"
+            "with Memori(conn='sqlite://', worker=False) as memori:\n"
+            "    model = FakeListChatModel(responses=['Teal.'])\n"
+            "    memori.llm.register(model)\n"
+            "    print(model.invoke('What is my favorite color?').text)\n"
+        )
+        finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+        assert finished.stdout == "Teal.\n", finished.stderr
 
     def test_makes_one_class_for_all_models_of_a_class(self, memori: Memori) -> None:
         """Fails when each model that is registered costs a class."""
