@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import copy
 import json
 import logging
@@ -238,6 +239,28 @@ class TestDelegation:
             ("tool", "Soup."),
             ("assistant", "Here is soup."),
         ]
+
+    def test_in_a_stream_that_a_web_server_takes_up_in_many_contexts(
+        self, memori: Memori, model: OpenAIChat, server: ProviderServer
+    ) -> None:
+        """Fails when a member's task is taken for the user's word because each piece of the stream has a context."""
+        memori.llm.register(model)
+        cook = Agent(name="cook", role="Cooks", model=model, telemetry=False)
+        team = Team(name="kitchen", members=[cook], model=model, telemetry=False)
+        server.script(DELEGATED, Reply(text="Soup."), Reply(text="Here is soup."))
+        events: Any = team.run("What do I eat?", user_id="ann", session_id="s", stream=True)
+        while contextvars.copy_context().run(next, events, None) is not None:
+            pass
+        assert [content for role, content in stored(memori) if role == "user"] == ["What do I eat?"]
+        assert [content for _, content in stored(memori)].count("Soup.") == 1
+
+    def test_is_not_what_a_user_repeats(self, memori: Memori, model: OpenAIChat, server: ProviderServer) -> None:
+        """Fails when a user who says what the agent has just said is taken for a step of a workflow."""
+        agent = Agent(name="waiter", model=model, telemetry=False, **memori_agent_kwargs(memori))
+        server.script(Reply(text="Hello!"), Reply(text="Hello again!"))
+        agent.run("Good morning!", user_id="ann", session_id="s")
+        agent.run("Hello!", user_id="ann", session_id="s")
+        assert [content for role, content in stored(memori) if role == "user"] == ["Good morning!", "Hello!"]
 
     def test_by_a_tool_that_runs_another_agent(self, memori: Memori, model: OpenAIChat, server: ProviderServer) -> None:
         """Fails when a prompt that a model wrote in a tool call is stored as the user's word."""

@@ -14,7 +14,7 @@ from agno.models.base import Model
 
 from memori import Memori
 from memori_agno.listening import listen
-from memori_agno.request import Mark, mark_of, put_mark
+from memori_agno.runs import Mark, mark_of, put_mark
 
 __all__ = ["AgentHooks", "MemoriHook", "memori_agent_kwargs", "models"]
 
@@ -70,7 +70,7 @@ class MemoriHook(BaseGuardrail):
         try:
             if run_output is None:
                 self._begin(run_input, team or agent, run_context)
-            elif (mark := mark_of(run_output.input, self.memori)) is not None:
+            elif (mark := mark_of(run_output, self.memori)) is not None:
                 _accept(mark)
         except Exception as error:  # noqa: BLE001 - memory never harms the call
             self.memori.failed(error)
@@ -113,8 +113,7 @@ def _writer(run_input: Any, owner: Any, run_context: Any) -> str | None:
 
 def _accept(mark: Mark) -> None:
     while mark.held:
-        part, said, model = mark.held.pop(0)
-        part.accept(said, model, wait=not _in_loop())
+        mark.held.pop(0).accept(wait=not _in_loop())
 
 
 def _in_loop() -> bool:
