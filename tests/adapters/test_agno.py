@@ -18,6 +18,7 @@ pytest.importorskip("agno.models.openai", reason="openai is too old for it", exc
 from agno.agent import Agent
 from agno.db.base import SessionType
 from agno.db.in_memory import InMemoryDb
+from agno.learn import LearningMachine
 from agno.models.openai import OpenAIChat
 from agno.team import Team
 from agno.workflow import Step, Workflow
@@ -27,7 +28,7 @@ from memori import Memori
 from memori.ranking.hybrid import HybridRanker
 from memori.testing.provider import ProviderServer, Reply, ToolCall
 from memori.types import Candidates, Ranked
-from memori_agno import MemoriMemoryManager, MemoriTools, memori_agent_kwargs
+from memori_agno import MemoriMemoryManager, MemoriStore, MemoriTools, memori_agent_kwargs
 
 SAID = "My favorite color is blue. Which dish would suit my favorite food?"
 KNOWN = "The user's favorite food is ramen."
@@ -36,10 +37,17 @@ TASK = "Look up what there is. My favorite color is red."  # Which the leader sa
 
 Entry = Literal["run", "arun", "stream", "astream"]
 Kind = Literal["text", "tools", "early close", "Team", "workflow step"]
-Way = Literal["hooks", "memory manager", "registered model", "registered agent", "everything"]
+Way = Literal["hooks", "learning + hook", "memory manager", "registered model", "registered agent", "everything"]
 ENTRIES: tuple[Entry, ...] = ("run", "arun", "stream", "astream")
 KINDS: tuple[Kind, ...] = ("text", "tools", "early close", "Team", "workflow step")
-WAYS: tuple[Way, ...] = ("hooks", "memory manager", "registered model", "registered agent", "everything")
+WAYS: tuple[Way, ...] = (
+    "hooks",
+    "learning + hook",
+    "memory manager",
+    "registered model",
+    "registered agent",
+    "everything",
+)
 CELLS = [(entry, kind) for kind in KINDS for entry in ENTRIES if kind != "early close" or "stream" in entry]
 
 DELEGATED = Reply(tool_calls=(ToolCall("delegate_task_to_member", {"member_id": "cook", "task": TASK}),))
@@ -112,7 +120,9 @@ def with_memory(way: Way, memori: Memori, model: OpenAIChat, make: Callable[...,
     options: dict[str, Any] = {}
     if way in ("memory manager", "everything"):
         options |= {"memory_manager": MemoriMemoryManager(memori), "update_memory_on_run": True}
-    if way in ("hooks", "everything"):
+    if way in ("learning + hook", "everything"):
+        options["learning"] = LearningMachine(custom_stores={"memori": MemoriStore(memori)})
+    if way in ("hooks", "learning + hook", "everything"):
         options |= {**memori_agent_kwargs(memori)}
     made = make(model=model, telemetry=False, **options)
     if way in ("registered agent", "everything"):

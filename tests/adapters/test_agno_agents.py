@@ -25,6 +25,8 @@ from agno.agent._hooks import execute_post_hooks, execute_pre_hooks
 from agno.db.base import SessionType
 from agno.db.in_memory import InMemoryDb
 from agno.exceptions import InputCheckError, OutputCheckError
+from agno.learn import LearningMachine
+from agno.learn.stores.protocol import LearningStore
 from agno.media import Image
 from agno.models.message import Message as AgnoMessage
 from agno.models.openai import OpenAIChat
@@ -37,7 +39,7 @@ from agno.workflow import Step, Workflow
 
 from memori import ConfigurationError, Memori
 from memori.testing.provider import ProviderRequest, ProviderServer, Reply, ToolCall
-from memori_agno import MemoriMemoryManager, memori_agent_kwargs
+from memori_agno import MemoriMemoryManager, MemoriStore, memori_agent_kwargs
 
 ASKED = "Which dish suits my favorite food?"
 
@@ -408,7 +410,7 @@ class TestHooks:
 
 
 class TestSession:
-    @pytest.mark.parametrize("way", ["hooks", "memory manager", "model"])
+    @pytest.mark.parametrize("way", ["hooks", "learning store", "memory manager", "model"])
     @pytest.mark.parametrize("ends", ["well", "with an error", "early"])
     def test_holds_no_memories(
         self, memori: Memori, model: OpenAIChat, server: ProviderServer, way: str, ends: str
@@ -419,6 +421,10 @@ class TestSession:
         options: dict[str, Any] = {}
         if way == "hooks":
             options = {**memori_agent_kwargs(memori)}
+        elif way == "learning store":
+            store = MemoriStore(memori)
+            assert isinstance(store, LearningStore)
+            options = {"learning": LearningMachine(custom_stores={"memori": store})}
         elif way == "memory manager":
             options = {"memory_manager": MemoriMemoryManager(memori), "update_memory_on_run": True}
         else:
@@ -435,6 +441,10 @@ class TestSession:
         else:
             agent.run(ASKED, user_id="ann", session_id="s")
         assert sent(server, 0).count("<memories id=") == 1
+        deadline = time.monotonic() + 30
+        while len(stored(memori)) < 2 and ends != "with an error":
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
         sessions: Any = db.get_sessions(session_type=SessionType.AGENT)
         kept = json.dumps([session.to_dict() for session in sessions], default=str)
         assert "<memories id=" not in kept

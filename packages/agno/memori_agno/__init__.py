@@ -10,7 +10,8 @@ except ImportError as error:
     raise MissingExtraError("agno", extra="agno") from error
 
 from memori_agno.hook import MemoriHook, memori_agent_kwargs
+from memori_agno.learning import MemoriStore
 from memori_agno.memories import MemoriMemoryManager
 from memori_agno.toolkit import MemoriTools
 
-__all__ = ["MemoriHook", "MemoriMemoryManager", "MemoriTools", "memori_agent_kwargs"]
+__all__ = ["MemoriHook", "MemoriMemoryManager", "MemoriStore", "MemoriTools", "memori_agent_kwargs"]
