@@ -164,6 +164,10 @@ MODELS: dict[str, Callable[[ProviderServer], Wire]] = {
 }
 
 
+# The named forms of mem.llm.register that a model of Agno's may be given by, too.
+FORMS = {"OpenAIChat": "openai_chat", "Claude": "claude", "Gemini": "gemini", "xAI": "xai"}
+
+
 @pytest.fixture(scope="module")
 def memori(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Memori]:
     with Memori(conn=tmp_path_factory.mktemp("memory") / "memori.db") as memori:
@@ -238,7 +242,10 @@ def test_a_registered_model_is_recalled_and_captured_once(
     wire = MODELS[name](server)
     if name == "AwsBedrock" and entry in ("arun", "astream") and not hasattr(wire.model, "_async_client"):
         pytest.skip("this Agno has asynchronous clients of Bedrock's made by aioboto3 alone")
-    memori.llm.register(wire.model)
+    if name in FORMS and entry in ("arun", "astream"):
+        memori.llm.register(**{FORMS[name]: wire.model})
+    else:
+        memori.llm.register(wire.model)
     for client in (wire.client, wire.asynchronous):
         if client is not None and name != "AwsBedrock":
             memori.llm.register(client)  # The model's own client, too: it is the same conversation.
