@@ -28,12 +28,14 @@ from agno.exceptions import InputCheckError, OutputCheckError
 from agno.learn import LearningMachine
 from agno.learn.stores.protocol import LearningStore
 from agno.media import Image
+from agno.memory import MemoryManager
 from agno.models.message import Message as AgnoMessage
 from agno.models.openai import OpenAIChat
 from agno.run import RunContext
 from agno.run.agent import RunInput, RunOutput
 from agno.session import AgentSession
 from agno.team import Team
+from agno.tools import tool
 from agno.tools.function import ToolResult
 from agno.workflow import Step, Workflow
 
@@ -410,6 +412,32 @@ class TestHooks:
 
 
 class TestSession:
+    def test_that_was_paused_goes_on_with_memory(
+        self, memori: Memori, model: OpenAIChat, server: ProviderServer
+    ) -> None:
+        """Fails when a run that waits for a confirmation is continued without memory, or is stored twice."""
+        likes(memori, ann="ramen")
+
+        @tool(requires_confirmation=True)
+        def order(dish: str) -> str:
+            """Order a dish."""
+            return f"Ordered {dish}."
+
+        agent = Agent(name="waiter", model=model, telemetry=False, tools=[order], **memori_agent_kwargs(memori))
+        server.script(Reply(tool_calls=(ToolCall("order", {"dish": "ramen"}),)), Reply(text="Done."))
+        paused = agent.run(ASKED, user_id="ann", session_id="s")
+        assert paused.is_paused
+        for called in paused.tools or ():
+            called.confirmed = True
+        agent.continue_run(run_response=paused)
+        assert [sent(server, at).count("<memories id=") for at in (0, 1)] == [1, 1]
+        assert stored(memori) == [
+            ("user", ASKED),
+            ("assistant", 'order({"dish": "ramen"})'),
+            ("tool", "Ordered ramen."),
+            ("assistant", "Done."),
+        ]
+
     @pytest.mark.parametrize("way", ["hooks", "learning store", "memory manager", "model"])
     @pytest.mark.parametrize("ends", ["well", "with an error", "early"])
     def test_holds_no_memories(
@@ -572,6 +600,20 @@ class TestRegistration:
         agent.run("Hi there.", user_id="ann", session_id="s")
         assert len(server.requests) == 2
         assert stored(memori) == [("user", "Hi there."), ("assistant", "Hello.")]
+
+    def test_leaves_agnos_own_memory_manager_alone(
+        self, memori: Memori, model: OpenAIChat, server: ProviderServer
+    ) -> None:
+        """Fails when what Agno's own manager asks a copy of the model for is taken for a conversation."""
+        memori.attribution("ann")
+        memori.llm.register(model)
+        manager = MemoryManager()
+        agent = Agent(model=model, telemetry=False, db=database(), memory_manager=manager, update_memory_on_run=True)
+        agent.run("Hi there.", user_id="ann", session_id="s")
+        assert len(server.requests) == 2
+        assert sorted(sent(server, at).count("<memories id=") for at in (0, 1)) == [0, 0]
+        assert [content for role, content in stored(memori) if role == "user"] == ["Hi there."]
+        assert len(stored(memori)) == 2
 
     def test_of_a_model_holds_without_an_agent(self, memori: Memori, model: OpenAIChat) -> None:
         """Fails when a registered model that is asked by itself goes without memory."""
