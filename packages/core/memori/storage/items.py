@@ -1,7 +1,8 @@
 """Documents under namespaces, in any database that SQLAlchemy reaches.
 
-Paths and keys are looked up by their digests: exact in every collation, at any length. A namespace that lost its last
-document goes with it; whoever puts one there at the same moment is refused by the foreign key, and does it again.
+Paths and keys are looked up by their digests: exact in every collation, at any length. Each transaction that changes a
+namespace's documents begins by locking its row: what is then found stays as it is, and nobody puts a document into a
+namespace that is being removed for having lost its last one.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sqlalchemy import (
     Connection,
+    Delete,
     Select,
     bindparam,
     case,
@@ -62,14 +64,22 @@ _READ = _ITEMS.where(
 )
 _FIND = _ITEMS.order_by(namespace.c.id, item.c.id)
 _NAMESPACES = select(namespace.c.path).where(exists().where(item.c.namespace_id == namespace.c.id, _LIVE))
-_ROWS = select(namespace.c.path_hash, namespace.c.id).where(
-    namespace.c.path_hash.in_(bindparam("paths", expanding=True))
+_ROWS = (
+    select(namespace.c.path_hash, namespace.c.id)
+    .where(namespace.c.path_hash.in_(bindparam("paths", expanding=True)))
+    .order_by(namespace.c.id)
+    .with_for_update()
+)
+_LOCK = (
+    select(namespace.c.id)
+    .where(namespace.c.id.in_(bindparam("rows", expanding=True)))
+    .order_by(namespace.c.id)
+    .with_for_update()
 )
 _STORED = select(item.c.namespace_id, item.c.key_hash, item.c.id).where(
     item.c.namespace_id.in_(bindparam("rows", expanding=True)),
     item.c.key_hash.in_(bindparam("keys", expanding=True)),
 )
-_LOCKED = select(item.c.id).where(item.c.id.in_(bindparam("ids", expanding=True))).order_by(item.c.id).with_for_update()
 _VALUES = ("value", "ttl_s", "expires_at", "embedding", "embedding_rows", "embedding_model")
 # MySQL assigns from left to right, and a later assignment sees what an earlier one did: `created_at` comes first, as
 # SQLAlchemy keeps to the table's order.
@@ -93,15 +103,11 @@ _EXTEND = (
     .values(expires_at=bindparam("until"))
 )
 _EXPIRED = select(item.c.namespace_id).where(item.c.expires_at <= _NOW).distinct()
-_SWEEP = delete(item).where(item.c.expires_at <= _NOW)
-_EMPTY = (
-    select(namespace.c.id)
-    .where(
-        namespace.c.id.in_(bindparam("rows", expanding=True)),
-        ~exists().where(item.c.namespace_id == namespace.c.id),
-    )
-    .order_by(namespace.c.id)
-    .with_for_update()
+_ERASE = delete(item).where(item.c.namespace_id.in_(bindparam("rows", expanding=True)))
+_SWEEP = _ERASE.where(item.c.expires_at <= _NOW)
+_EMPTY = select(namespace.c.id).where(
+    namespace.c.id.in_(bindparam("rows", expanding=True)),
+    ~exists().where(item.c.namespace_id == namespace.c.id),
 )
 _PRUNE_PREFIXES = delete(prefix).where(prefix.c.namespace_id.in_(bindparam("rows", expanding=True)))
 _PRUNE = delete(namespace).where(namespace.c.id.in_(bindparam("rows", expanding=True)))
@@ -191,21 +197,14 @@ class SQLItems:
 
         def work(connection: Connection) -> int:
             rows = connection.scalars(_under(select(namespace.c.id), prefix), parameters).all()
-            gone = 0
-            for batch in batches(sorted(rows)):
-                gone += connection.execute(delete(item).where(item.c.namespace_id.in_(batch))).rowcount
-                _prune(connection, batch)
-            return gone
+            return sum(_emptied(connection, batch, _ERASE, {}) for batch in batches(sorted(rows)))
 
         return self._database.write(work)
 
     def sweep(self, *, now: datetime) -> int:
         def work(connection: Connection) -> int:
             rows = connection.scalars(_EXPIRED, {"now": now}).all()
-            gone = connection.execute(_SWEEP, {"now": now}).rowcount if rows else 0
-            for batch in batches(sorted(rows)):
-                _prune(connection, batch)
-            return gone
+            return sum(_emptied(connection, batch, _SWEEP, {"now": now}) for batch in batches(sorted(rows)))
 
         return self._database.write(work)
 
@@ -254,7 +253,7 @@ def _embedding(data: bytes | None, count: int | None, model: str | None) -> Embe
 def _namespaces(
     connection: Connection, needed: Iterable[Namespace], asked: Iterable[Namespace]
 ) -> dict[Namespace, int]:
-    """Return the rows of namespaces: those *needed* are made where they are missing, those *asked* about are not."""
+    """Return the rows of namespaces, locked: those *needed* are made where they are missing, those *asked* are not."""
     make = {path: digest(path) for path in needed}
     every = make | {path: digest(path) for path in asked}
     found: dict[str, int] = {}
@@ -276,7 +275,7 @@ def _insert_namespace(connection: Connection, path: Namespace, path_hash: str) -
 
 
 def _stored(connection: Connection, keys: Sequence[tuple[int, str]]) -> dict[tuple[int, str], int]:
-    """Return the rows of those of *keys* that are there, locked: nobody removes them before they are changed."""
+    """Return the rows of those of *keys* that are there."""
     wanted = set(keys)
     rows: dict[tuple[int, str], int] = {}
     for batch in batches(keys):
@@ -286,12 +285,7 @@ def _stored(connection: Connection, keys: Sequence[tuple[int, str]]) -> dict[tup
             for row, key_hash, id_ in connection.execute(_STORED, asked)
             if (row, key_hash) in wanted
         }
-    if connection.dialect.name == "sqlite":  # Whoever writes is alone there.
-        return rows
-    locked: set[int] = set()
-    for ids in batches(sorted(rows.values())):
-        locked |= set(connection.scalars(_LOCKED, {"ids": ids}))
-    return {key: id_ for key, id_ in rows.items() if id_ in locked}
+    return rows
 
 
 def _remove(connection: Connection, keys: Iterable[tuple[int, str]]) -> None:
@@ -302,8 +296,16 @@ def _remove(connection: Connection, keys: Iterable[tuple[int, str]]) -> None:
         _prune(connection, emptied)
 
 
+def _emptied(connection: Connection, rows: Sequence[int], statement: Delete, parameters: Mapping[str, Any]) -> int:
+    """Delete documents of these namespaces by *statement*; return how many."""
+    connection.execute(_LOCK, {"rows": rows}).close()
+    gone = connection.execute(statement, {**parameters, "rows": rows}).rowcount
+    _prune(connection, rows)
+    return gone
+
+
 def _prune(connection: Connection, rows: Sequence[int]) -> None:
-    """Remove those of these namespaces that are empty."""
+    """Remove those of these namespaces, which are locked, that are empty."""
     empty = connection.scalars(_EMPTY, {"rows": rows}).all()
     if empty:
         connection.execute(_PRUNE_PREFIXES, {"rows": empty})
