@@ -35,7 +35,7 @@ AGNO_NEEDS := --editable '.[agno]' openai==2.0.0 anthropic==1.0.0 google-genai==
 	'blockbuster>=1.5,<2' 'hypothesis>=6.130,<7' 'pytest>=9.0,<10' 'pytest-timeout>=2.4,<3'
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-databases lint format bench test-oldest test-litellm clean
+.PHONY: help demo test test-databases lint format bench bench-databases test-oldest test-litellm clean
 .DELETE_ON_ERROR:
 
 help:  ## Say what there is
@@ -66,6 +66,10 @@ format: $(VENV)/.dev  ## Rewrite the code in the house style
 
 bench: $(VENV)/.dev  ## Measure what memori costs on this machine
 	$(VENV)/bin/python -m benchmarks
+
+bench-databases: $(VENV)/.dev  ## Measure what each database server that can be started here costs
+	@servers="$(VENV)/bin/python tests/services/servers.py"; trap "$$servers stop" EXIT; eval "$$($$servers start)"; \
+		PYTHONPATH=tests/services $(VENV)/bin/python -m benchmarks.databases
 
 test-oldest: $(OLDEST)/.dev $(PYDANTIC_AI_OLDEST)/.dev $(LANGCHAIN_OLDEST)/.dev $(AGNO_OLDEST)/.dev  ## Run the tests on the oldest versions of the dependencies
 	$(OLDEST)/bin/python -m pytest

@@ -73,7 +73,7 @@ def test_the_migrations_suit_oracle(version: tuple[int, ...]) -> None:
     assert not re.findall(r" (?:DATE|TEXT|BIGINT|DATETIME|LONGTEXT|JSON)\b", ddl)
     assert " TIMESTAMP NOT NULL" in ddl
     assert "TIME ZONE" not in ddl
-    assert ("BOOLEAN" in ddl) == (version >= (23,))
+    assert version >= (23,) or "BOOLEAN" not in ddl
     assert max(map(len, re.findall(r"\w+", ddl))) <= 128
     # ORA-01408: a list of columns is indexed once, keys included.
     for table in metadata.tables.values():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["HEAD", "schema_version", "upgrade"]
 
 HEAD = "0002"
+_BUILD_S = 60  # A busy server of the MySQL family needs seconds for so many tables.
 _LOCK_KEY = 0x6D656D6F7269  # "memori": what builders on one server agree on.
 # Alembic keeps the migration under way in module globals.
 _one_at_a_time = threading.Lock()
@@ -81,12 +83,15 @@ def _alone(connection: Connection, timeout_s: float) -> Iterator[None]:
         connection.execute(select(func.pg_advisory_xact_lock(_LOCK_KEY)))
         yield
     elif connection.dialect.name in ("mysql", "mariadb"):
-        if connection.scalar(select(func.get_lock("memori_build", max(1, round(timeout_s))))) != 1:
+        # Such a lock is the whole server's: it is named after the database.
+        database = str(connection.scalar(select(func.database()))).encode()
+        lock = f"memori_build_{blake2b(database, digest_size=16).hexdigest()}"
+        if connection.scalar(select(func.get_lock(lock, max(_BUILD_S, round(timeout_s))))) != 1:
             raise StorageError("another process has been building memori's tables for too long: try again")
         try:
             yield
         finally:
-            connection.scalar(select(func.release_lock("memori_build")))
+            connection.scalar(select(func.release_lock(lock)))
     else:
         yield
 
