@@ -17,6 +17,7 @@ from blockbuster import blockbuster_ctx
 from pydantic_ai import Agent, RunContext
 from pydantic_ai.agent import WrapperAgent
 from pydantic_ai.capabilities import ProcessHistory
+from pydantic_ai.exceptions import ModelHTTPError
 from pydantic_ai.messages import (
     BinaryContent,
     ImageUrl,
@@ -32,6 +33,7 @@ from pydantic_ai.messages import (
     UserContent,
     UserPromptPart,
 )
+from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 from pydantic_ai.models.test import TestModel as PydanticTestModel
 
@@ -573,6 +575,38 @@ class TestMessages:
         first, second = model.requests
         assert isinstance(first[0], ModelRequest)
         assert first[0].parts == second[0].parts
+
+    @pytest.mark.parametrize("registered", [False, True])
+    @pytest.mark.parametrize("streamed", [False, True])
+    def test_a_model_that_falls_back_answers_one_turn(self, memori: Memori, streamed: bool, registered: bool) -> None:
+        """Fails when the model that steps in goes without memories, or the first one's failure is stored."""
+
+        def fail(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+            raise ModelHTTPError(503, "first")
+
+        second = Model(lambda messages, info: said("Teal."))
+        agent = Agent(
+            FallbackModel(Model(fail).model, second.model),
+            capabilities=[] if registered else [MemoriCapability(memori, user="alice")],
+        )
+        if registered:
+            memori.llm.register(second.model)
+
+        async def main() -> None:
+            if streamed:
+                async with agent.run_stream(QUESTION) as stream:
+                    await stream.get_output()
+            else:
+                await agent.run(QUESTION)
+
+        with memori.scope("alice"):
+            asyncio.run(main())
+        assert second.last.count("<memories id=") == 1
+        assert [(role, content.strip()) for role, content in stored(memori)] == [
+            ("user", QUESTION),
+            ("assistant", "Teal."),
+        ]
+        assert not any(message.partial for message in memori.messages(entity_id="alice"))
 
     def test_retries_of_output_are_no_words_of_the_users(self, memori: Memori) -> None:
         """Fails when Pydantic AI's own demand to try again is stored as the user's, or the better answer is lost."""
