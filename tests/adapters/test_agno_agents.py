@@ -412,8 +412,9 @@ class TestHooks:
 
 
 class TestSession:
+    @pytest.mark.parametrize("by", ["run_response", "run_id"])
     def test_that_was_paused_goes_on_with_memory(
-        self, memori: Memori, model: OpenAIChat, server: ProviderServer
+        self, memori: Memori, model: OpenAIChat, server: ProviderServer, by: str
     ) -> None:
         """Fails when a run that waits for a confirmation is continued without memory, or is stored twice."""
         likes(memori, ann="ramen")
@@ -423,13 +424,17 @@ class TestSession:
             """Order a dish."""
             return f"Ordered {dish}."
 
-        agent = Agent(name="waiter", model=model, telemetry=False, tools=[order], **memori_agent_kwargs(memori))
+        hooks = memori_agent_kwargs(memori, post_hooks=[refuse_output])
+        agent = Agent(name="waiter", model=model, telemetry=False, tools=[order], db=database(), **hooks)
         server.script(Reply(tool_calls=(ToolCall("order", {"dish": "ramen"}),)), Reply(text="Done."))
         paused = agent.run(ASKED, user_id="ann", session_id="s")
         assert paused.is_paused
-        for called in paused.tools or ():
-            called.confirmed = True
-        agent.continue_run(run_response=paused)
+        for requirement in paused.requirements or ():
+            requirement.confirm()  # type: ignore[no-untyped-call]
+        if by == "run_response":
+            agent.continue_run(run_response=paused)
+        else:
+            agent.continue_run(run_id=paused.run_id, session_id="s", requirements=paused.requirements)
         assert [sent(server, at).count("<memories id=") for at in (0, 1)] == [1, 1]
         assert stored(memori) == [
             ("user", ASKED),

@@ -85,7 +85,8 @@ class MemoriHook(BaseGuardrail):
         for model in models(owner):
             listen(model, self.memori, "hook")
         judged = any(not isinstance(getattr(hook, "__self__", None), MemoriHook) for hook in owner.post_hooks or ())
-        put_mark(run_input, Mark(self.memori, writer=_writer(run_input, owner, run_context), judged=judged))
+        mark = Mark(self.memori, writer=_writer(run_input, owner, run_context), judged=judged)
+        put_mark(run_input, mark, run_context.run_id)
 
 
 def models(owner: Any) -> list[Model]:

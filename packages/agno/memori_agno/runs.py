@@ -34,13 +34,14 @@ Outer: TypeAlias = tuple[Any, frozenset[int]]
 _Weak: TypeAlias = tuple["weakref.ref[Any]", frozenset[int]]
 
 _MARKS = "_memori_marks"
-_REMEMBERED = 1000  # Sessions in use at once.
+_REMEMBERED = 1000  # Sessions in use, and runs paused, at once.
 # Weakly, for a stream that is left early never says that it is over.
 _within: ContextVar[tuple[_Weak, ...]] = ContextVar("memori_agno_within", default=())
 # The teams at work in each session, which their members share: a web server may take up each piece of a synchronous
 # stream in a context of its own.
 _teams: OrderedDict[str, _Weak] = OrderedDict()
 _replies: OrderedDict[tuple[int, str | None, str | None], tuple[str | None, str]] = OrderedDict()
+_marked: OrderedDict[tuple[int, str], tuple[str | None, bool]] = OrderedDict()
 _noting = threading.Lock()
 
 
@@ -69,16 +70,25 @@ class Mark:
         return self  # Agno copies a run's input for hooks in the background.
 
 
-def put_mark(run_input: Any, mark: Mark) -> None:
+def put_mark(run_input: Any, mark: Mark, run_id: str) -> None:
     """Note *mark* on a run's input, in place of an earlier one of the same `Memori`."""
     others = [known for known in getattr(run_input, _MARKS, ()) if known.memori is not mark.memori]
     setattr(run_input, _MARKS, [*others, mark])
+    with _noting:
+        _remember(_marked, (id(mark.memori), run_id), (mark.writer, mark.judged))
 
 
 def mark_of(run: Any, memori: Memori) -> Mark | None:
     """Return what is noted for *memori* on a run's input; None when nothing is."""
-    marks: Iterable[Mark] = getattr(getattr(run, "input", None), _MARKS, ())
-    return next((mark for mark in marks if mark.memori is memori), None)
+    run_input = getattr(run, "input", None)
+    marks: Iterable[Mark] = getattr(run_input, _MARKS, ())
+    found = next((mark for mark in marks if mark.memori is memori), None)
+    run_id = attribute(run, "run_id")
+    if found is None and run_id is not None and (noted := _marked.get((id(memori), run_id))) is not None:
+        # Paused, and continued as it came out of Agno's database: no hook is asked again.
+        found = Mark(memori, *noted)
+        put_mark(run_input, found, run_id)
+    return found
 
 
 def outside(run: Any) -> list[Outer]:
