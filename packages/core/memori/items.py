@@ -64,8 +64,9 @@ class Items:
             _check(namespace)
         now = datetime.now(UTC)
         found = self._storage.read(keys, now=now)
-        self._extend([item for item, wanted in zip(found, refresh, strict=True) if wanted and item is not None], now)
-        return found
+        read = [item for item, wanted in zip(found, refresh, strict=True) if wanted and item is not None]
+        prolonged = {(item.namespace, item.key): item for item in self._prolonged(read, now)}
+        return [item and prolonged.get((item.namespace, item.key), item) for item in found]
 
     def write(self, puts: Sequence[NewItem], deletes: Sequence[ItemKey] = ()) -> None:
         """Store and remove documents: all or, on an error, none.
@@ -109,9 +110,7 @@ class Items:
                 found = _closest(wanted, every, limit=limit, offset=offset)
             else:
                 found = every[offset : offset + limit]
-        if refresh:
-            self._extend(found, now)
-        return found
+        return self._prolonged(found, now) if refresh else found
 
     def namespaces(self, prefix: Namespace = ALL) -> list[Namespace]:
         """Return the namespaces under *prefix* that hold a document, sorted."""
@@ -143,10 +142,12 @@ class Items:
         """Return what a document is found by when nothing else is said: all the text in it, as one."""
         return texts(value)
 
-    def _extend(self, items: Sequence[Item], now: datetime) -> None:
+    def _prolonged(self, items: list[Item], now: datetime) -> list[Item]:
         expiries = {(item.namespace, item.key): now + item.ttl for item in items if item.ttl is not None}
-        if expiries:
-            self._storage.extend(expiries, now=now)
+        if not expiries:
+            return items
+        self._storage.extend(expiries, now=now)
+        return [replace(item, expires_at=expiries.get((item.namespace, item.key))) for item in items]
 
 
 def texts(value: object) -> list[str]:
