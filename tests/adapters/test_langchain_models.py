@@ -456,6 +456,27 @@ def ahear(way: Way, model: Any, kind: Kind, heard: list[str]) -> None:
 UNCLOSED = pytest.mark.filterwarnings(
     "ignore:Exception ignored in. <(socket|function _SelectorTransport):pytest.PytestUnraisableExceptionWarning"
 )
+
+
+WARM: set[str] = set()
+
+
+def warm_up(kind: Kind, address: str) -> None:
+    """Let an SDK read, on no event loop that is watched, what it reads when it is first used."""
+    if kind.name in WARM:
+        return
+    WARM.add(kind.name)
+    model = kind.make(address)
+
+    async def main() -> None:
+        async for _ in model.astream("Hello."):
+            pass
+        await model.ainvoke("Hello.")
+        await kind.aclose(model)
+
+    asyncio.run(main())
+
+
 COLOURS = {"sync": hear, "async": ahear}
 
 
@@ -479,6 +500,8 @@ def test_a_call_is_given_memories_and_kept_once(
         pytest.skip(f"{kind.module} is not installed here")
     entity = f"{kind.name} {way.name} {colour}"
     memori.remember(KNOWN, kind="preference", entity_id=entity)
+    if colour == "async":
+        warm_up(kind, f"{server.url}/warm" if kind.own_path else server.url)
     model = kind.make(f"{server.url}/{abs(hash(entity))}" if kind.own_path else server.url)
     memori.llm.register(model)
     server.script(*way.replies)
