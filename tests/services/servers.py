@@ -323,7 +323,7 @@ class Mongo(Server):
     """A server of MongoDB's protocol: mongo-java-server, from Maven's repository, over a file.
 
     MongoDB's own is in no package. It has no transactions, no sessions and no pipelines in updates, which memori needs
-    none of. FerretDB, the other one that can be had, reads and then writes in two steps where MongoDB has one.
+    none of. FerretDB 1 over SQLite, which can be had too, updates in two steps what MongoDB does in one.
     """
 
     name = "mongodb"

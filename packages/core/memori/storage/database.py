@@ -19,7 +19,7 @@ from sqlalchemy import exc as sqlalchemy_errors
 
 from memori.errors import MemoriError, NotBuiltError, StorageError
 from memori.storage.durability import LogSync
-from memori.storage.gate import Gate
+from memori.storage.gate import Gate, taking
 
 __all__ = ["Access", "Database", "execute", "file_of", "relax"]
 
@@ -152,7 +152,7 @@ class Database:
     def _reach(self) -> Access:
         access = self._access
         if access is None:
-            with _taking(self._resolving, self._timeout_s):
+            with taking(self._resolving, self._timeout_s):
                 access = self._access
                 if access is None:
                     access = self._access = self._resolve()
@@ -166,9 +166,9 @@ class Database:
         def once() -> T:
             with self._gate.passing(deadline), _as_storage_error(access), contextlib.ExitStack() as stack:
                 if access.single:
-                    stack.enter_context(_taking(self._turn, deadline - time.monotonic()))
+                    stack.enter_context(taking(self._turn, deadline - time.monotonic()))
                 if write and access.sqlite:
-                    stack.enter_context(_taking(self._writing, deadline - time.monotonic()))
+                    stack.enter_context(taking(self._writing, deadline - time.monotonic()))
                 connection = stack.enter_context(self._connection(access, building, deadline))
                 return _transaction(connection, work, write=write, sqlite=access.sqlite)
 
@@ -304,16 +304,6 @@ def _sound(connection: Connection, access: Access) -> Iterator[None]:
         if access.sqlite and access.made_for_us and not access.single:
             connection.invalidate()
         raise
-
-
-@contextlib.contextmanager
-def _taking(lock: threading.Lock, timeout_s: float) -> Iterator[None]:
-    if not lock.acquire(timeout=max(timeout_s, 0.001)):
-        raise StorageError("the database is busy: other threads have been using it for too long; try again")
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""What lets no work on a database begin while the process is being forked."""
+"""What threads wait at before they use a database: for their turn, and while the process is being forked."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from memori.errors import StorageError
 
-__all__ = ["Gate"]
+__all__ = ["Gate", "taking"]
 
 
 class Gate:
@@ -52,3 +52,18 @@ class Gate:
             with self._changed:
                 self._inside -= 1
                 self._changed.notify_all()
+
+
+@contextlib.contextmanager
+def taking(lock: threading.Lock, timeout_s: float) -> Iterator[None]:
+    """Hold *lock* until the ``with`` block ends.
+
+    Raises:
+        StorageError: Others held it for too long.
+    """
+    if not lock.acquire(timeout=max(timeout_s, 0.001)):
+        raise StorageError("the database is busy: other threads have been using it for too long; try again")
+    try:
+        yield
+    finally:
+        lock.release()

@@ -45,6 +45,7 @@ from memori.schema.collections import (
 from memori.schema.tables import FOREIGN_TABLES, metadata
 from memori.storage.deployment import Collections, Deployment, not_built
 from memori.storage.document_revisions import DocumentReviser
+from memori.storage.gate import taking
 from memori.storage.history import Known, digest, normal, unknown
 from memori.storage.journal import COUNTERS, Journal, attribute_document, change, erasure, new, removal
 from memori.storage.mongo_documents import (
@@ -491,7 +492,7 @@ class MongoStorage:
             thoroughly: Whether a failure after the commit counts. Else whoever comes next carries it out.
         """
         identifier("entity_id", entity_id)
-        with self._turn(entity_id):
+        with taking(self._turns[hash(entity_id) % _TURNS], self._busy_timeout_s):
             with self._working() as collections:
                 while True:
                     committed, result = attempt(collections, self._entity(collections, entity_id))
@@ -502,16 +503,6 @@ class MongoStorage:
                 with lasting, self._working() as collections:
                     Journal(collections).carry_out(committed)
             return result
-
-    @contextlib.contextmanager
-    def _turn(self, entity_id: str) -> Iterator[None]:
-        turn = self._turns[hash(entity_id) % _TURNS]
-        if not turn.acquire(timeout=self._busy_timeout_s):
-            raise StorageError("the database is busy: other threads have been using it for too long; try again")
-        try:
-            yield
-        finally:
-            turn.release()
 
     def _read(self, entity_id: str, read: Callable[[Collections, Document], T]) -> T | list[Any]:
         with self._working(patience=_PATIENCE) as collections:

@@ -6,9 +6,8 @@ that it is: they carry the number that it got with its first one, and the digest
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,10 +15,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from pymongo import UpdateOne
 
-from memori.errors import StorageError
 from memori.schema.collections import COUNTER, ITEM
 from memori.storage.deployment import Collections, not_built
 from memori.storage.documents import decoded, digest, encoded, escaped, unescaped
+from memori.storage.gate import taking
 from memori.storage.journal import Journal, change, new, removal
 from memori.storage.mongo_documents import Document, microseconds, moment
 from memori.types import Embedding, Item, ItemKey, Namespace, NewItem
@@ -41,6 +40,7 @@ EMPTY_STORE: Document = {
 }
 """The document that whoever changes items takes turns at, as `memori.storage.mongo.MongoStorage.build` makes it."""
 
+_DISTURBED = 4
 _REMAINS = timedelta(days=1)  # What keeps a late process from bringing back an item; no process is as late as that.
 
 
@@ -160,7 +160,7 @@ class MongoItems:
         Args:
             attempt: Is given the version that they get; called again when others were faster.
         """
-        with self._taking_turns():
+        with taking(self._turn, self._busy_timeout_s):
             with self._working() as collections:
                 committed = None
                 while committed is None:
@@ -173,25 +173,27 @@ class MongoItems:
                 Journal(collections, COUNTER).carry_out(committed)
             return result
 
-    @contextlib.contextmanager
-    def _taking_turns(self) -> Iterator[None]:
-        turn = self._turn
-        if not turn.acquire(timeout=self._busy_timeout_s):
-            raise StorageError("the database is busy: other threads have been using it for too long; try again")
-        try:
-            yield
-        finally:
-            turn.release()
-
     def _undisturbed(self, read: Callable[[Collections], T]) -> T:
         """Return what *read* returns while nobody wrote."""
-        with self._working() as collections:
+        for _ in range(_DISTURBED):
+            with self._working() as collections:
+                found, whole = _seen(collections, read)
+            if whole:
+                return found
+        # Where this process writes all the time, its readers take turns with its writers.
+        with taking(self._turn, self._busy_timeout_s), self._working() as collections:
             while True:
-                before = _store(collections)
-                found = read(collections)
-                after = collections(COUNTER).find_one({"_id": EMPTY_STORE["_id"]}, {"version": 1})
-                if after is not None and after["version"] == before["version"]:
+                found, whole = _seen(collections, read)
+                if whole:
                     return found
+
+
+def _seen(collections: Collections, read: Callable[[Collections], T]) -> tuple[T, bool]:
+    """Return what *read* returns, and whether nobody wrote meanwhile."""
+    before = _store(collections)
+    found = read(collections)
+    after = collections(COUNTER).find_one({"_id": EMPTY_STORE["_id"]}, {"version": 1})
+    return found, after is not None and after["version"] == before["version"]
 
 
 def _store(collections: Collections) -> Document:
