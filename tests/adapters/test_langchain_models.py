@@ -501,7 +501,7 @@ def test_a_call_is_given_memories_and_kept_once(
     entity = f"{kind.name} {way.name} {colour}"
     memori.remember(KNOWN, kind="preference", entity_id=entity)
     if colour == "async":
-        warm_up(kind, f"{server.url}/warm" if kind.own_path else server.url)
+        warm_up(kind, f"{server.url}/{kind.name}" if kind.own_path else server.url)
     model = kind.make(f"{server.url}/{abs(hash(entity))}" if kind.own_path else server.url)
     memori.llm.register(model)
     server.script(*way.replies)
