@@ -322,8 +322,8 @@ def keep_seekdb(folder: Path) -> None:
 class Mongo(Server):
     """A server of MongoDB's protocol: mongo-java-server, from Maven's repository, over a file.
 
-    MongoDB's own is in no package. It has no transactions, no sessions and no pipelines in updates, which memori needs
-    none of. FerretDB 1 over SQLite, which can be had too, updates in two steps what MongoDB does in one.
+    MongoDB's own is in no package. This one has no transactions, no sessions and no pipelines in updates, none of which
+    memori needs.
     """
 
     name = "mongodb"
