@@ -9,7 +9,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, column, func, inspect, select, table
+from sqlalchemy import Connection, column, create_engine, func, inspect, select, table
+from sqlalchemy.schema import DropTable
 
 from memori.errors import ForeignSchemaError, NewerSchemaError, StorageError
 from memori.schema.tables import FOREIGN_TABLES, VERSION_TABLE, metadata
@@ -22,6 +23,7 @@ __all__ = ["HEAD", "schema_version", "upgrade"]
 
 HEAD = "0002"
 _BUILD_S = 60  # A busy server of the MySQL family needs seconds for so many tables.
+_COMMITS_EACH_TABLE = ("mysql", "mariadb", "oracle")
 _LOCK_KEY = 0x6D656D6F7269  # "memori": what builders on one server agree on.
 # Alembic keeps the migration under way in module globals.
 _one_at_a_time = threading.Lock()
@@ -44,11 +46,9 @@ def upgrade(connection: Connection, *, timeout_s: float) -> None:
                 f"{HEAD!r}): nothing was changed; upgrade memori"
             )
         if version.found != HEAD:
-            from alembic import command
-
-            config = _config()
-            config.attributes["connection"] = connection
-            command.upgrade(config, HEAD)
+            if connection.dialect.name in _COMMITS_EACH_TABLE:
+                _clear_away(connection, version.found)
+            _migrate(connection, HEAD)
 
 
 def schema_version(connection: Connection) -> SchemaVersion:
@@ -60,6 +60,48 @@ def schema_version(connection: Connection) -> SchemaVersion:
     _refuse_foreign(connection)
     found = _revision(connection)
     return SchemaVersion(found=found, newest=HEAD, newer=found not in (None, HEAD) and found not in _revisions())
+
+
+def _migrate(connection: Connection, revision: str) -> None:
+    from alembic import command
+
+    config = _config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
+
+
+def _clear_away(connection: Connection, found: str | None) -> None:
+    """Drop the empty tables that a migration left which did not come to its end.
+
+    Where a table once made stays whatever becomes of the transaction, a builder that is killed leaves some of them, and
+    the next could not make them.
+    """
+    left = set(inspect(connection).get_table_names()) & metadata.tables.keys()
+    left -= _tables(found)
+    if not left:
+        return
+    unfinished = [made for made in reversed(metadata.sorted_tables) if made.name in left]
+    for made in unfinished:
+        if connection.scalar(select(func.count()).select_from(table(made.name))):
+            raise StorageError(
+                f"the table {made.name} is of a newer revision than {found!r}, which memori's tables are at, and not "
+                "empty: nothing was changed; restore the database"
+            )
+    for made in unfinished:
+        connection.execute(DropTable(made))
+
+
+def _tables(revision: str | None) -> set[str]:
+    """Return the names of the tables of a revision."""
+    if revision is None:
+        return set()
+    engine = create_engine("sqlite://")
+    try:
+        with engine.begin() as connection:
+            _migrate(connection, revision)
+            return set(inspect(connection).get_table_names())
+    finally:
+        engine.dispose()
 
 
 def _revisions() -> set[str]:
