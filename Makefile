@@ -35,11 +35,11 @@ AGNO_NEEDS := --editable '.[agno]' openai==2.0.0 anthropic==1.0.0 google-genai==
 	'blockbuster>=1.5,<2' 'hypothesis>=6.130,<7' 'pytest>=9.0,<10' 'pytest-timeout>=2.4,<3'
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-databases lint format bench bench-databases test-oldest test-litellm clean
+.PHONY: help demo test test-databases lint format bench bench-databases bench-processes test-oldest test-litellm clean
 .DELETE_ON_ERROR:
 
 help:  ## Say what there is
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
 demo: $(VENV)/.demo  ## Run the quick example, against a local provider unless OPENAI_API_KEY is set
 	@$(VENV)/bin/python .ci/loopback.py
@@ -70,6 +70,9 @@ bench: $(VENV)/.dev  ## Measure what memori costs on this machine
 bench-databases: $(VENV)/.dev  ## Measure what each database server that can be started here costs
 	@servers="$(VENV)/bin/python tests/services/servers.py"; trap "$$servers stop" EXIT; eval "$$($$servers start)"; \
 		PYTHONPATH=tests/services $(VENV)/bin/python -m benchmarks.databases
+
+bench-processes: $(VENV)/.dev  ## Let ten processes store into one database while workers are killed: DATABASES='URL …'
+	$(VENV)/bin/python -m benchmarks.workers $(DATABASES)
 
 test-oldest: $(OLDEST)/.dev $(PYDANTIC_AI_OLDEST)/.dev $(LANGCHAIN_OLDEST)/.dev $(AGNO_OLDEST)/.dev  ## Run the tests on the oldest versions of the dependencies
 	$(OLDEST)/bin/python -m pytest
