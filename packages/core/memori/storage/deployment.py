@@ -142,8 +142,14 @@ class Deployment:
 def closing(conn: object, factory: Callable[[], object]) -> Callable[[], object] | None:
     """Return what closes the client behind *conn*, which *factory* returned; None where others have that client too."""
     client = _client(conn)
-    another = _client(factory())
-    if client is None or another is client:
+    if client is None:
+        return None
+    try:
+        another = _client(factory())
+    except Exception as error:
+        # The function is the user's and may raise anything.
+        raise StorageError(f"the callable passed as conn= failed: {type(error).__name__}: {error}") from error
+    if another is client:
         return None
     if another is not None:
         another.close()
