@@ -9,7 +9,7 @@ VENV := .venv
 FIND_PYTHON := sh .ci/find-python
 endif
 OLDEST := $(VENV)-oldest
-DATABASE_TESTS := $(addprefix tests/conformance/test_,storage.py items.py same_answers.py server_failures.py drivers.py) \
+DATABASE_TESTS := $(addprefix tests/conformance/test_,storage.py items.py same_answers.py server_failures.py drivers.py conflicts.py) \
 	$(addprefix tests/core/test_mongo,.py _connect.py) tests/adapters/test_langchain_store.py
 LITELLM := $(VENV)-litellm
 LITELLM_OLDEST := $(VENV)-litellm-oldest
@@ -50,7 +50,8 @@ test: $(VENV)/.dev  ## Run the tests
 	$(VENV)/bin/python -m pytest
 
 test-databases: $(VENV)/.dev  ## Run the databases' tests on all servers that can be started here
-	@servers="$(VENV)/bin/python tests/services/servers.py"; trap "$$servers stop" EXIT; eval "$$($$servers start)"; \
+	@servers="$(VENV)/bin/python tests/services/servers.py --folder $$(mktemp -d)"; \
+		trap "$$servers stop" EXIT; eval "$$($$servers start)"; \
 		$(VENV)/bin/python -m pytest $(DATABASE_TESTS)
 
 lint: $(VENV)/.dev  ## Check style, types and import contracts
@@ -68,7 +69,8 @@ bench: $(VENV)/.dev  ## Measure what memori costs on this machine
 	$(VENV)/bin/python -m benchmarks
 
 bench-databases: $(VENV)/.dev  ## Measure what each database server that can be started here costs
-	@servers="$(VENV)/bin/python tests/services/servers.py"; trap "$$servers stop" EXIT; eval "$$($$servers start)"; \
+	@servers="$(VENV)/bin/python tests/services/servers.py --folder $$(mktemp -d)"; \
+		trap "$$servers stop" EXIT; eval "$$($$servers start)"; \
 		PYTHONPATH=tests/services $(VENV)/bin/python -m benchmarks.databases
 
 bench-processes: $(VENV)/.dev  ## Let ten processes store into one database while workers are killed: DATABASES='URL …'

@@ -173,6 +173,18 @@ def test_statements_that_time_out(engine: Engine, client: OpenAI, tmp_path: Path
         storage.close()
 
 
+@pytest.mark.parametrize("engine", each("mariadb", "oceanbase"))
+def test_a_text_that_the_server_does_not_take(engine: Engine, tmp_path: Path) -> None:
+    """Fails when nobody says what to do about a text over max_allowed_packet, or it stands in the way of others."""
+    with engine.empty(tmp_path) as url:
+        storage = SQLStorage(url)
+        storage.build()
+        with pytest.raises(StorageError, match="max_allowed_packet"):
+            storage.record(exchange("x" * 20_000_000))
+        assert len(storage.record(exchange("Hi."))) == 2
+        storage.close()
+
+
 @pytest.fixture
 def small_disk() -> Iterator[Path]:
     """A folder on a disk of 40 MB."""

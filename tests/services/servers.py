@@ -529,6 +529,10 @@ def main() -> int:
             server = SERVERS[name](arguments.folder / name)
             print(f"{name}: {'runs' if server.running() else 'stopped' if server.installed() else 'not installed'}")
         return 0
+    if arguments.command == "start":
+        # PostgreSQL, which refuses to run as root, must get through.
+        arguments.folder.mkdir(parents=True, exist_ok=True)
+        arguments.folder.chmod(0o755)
     missing = 0
     for name in names:
         server = SERVERS[name](arguments.folder / name)

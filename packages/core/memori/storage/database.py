@@ -252,9 +252,10 @@ def _transaction(connection: Connection, work: Callable[[Connection], T], *, wri
     try:
         result = work(connection)
     except BaseException:
-        if explicit:
-            with contextlib.suppress(sqlalchemy_errors.SQLAlchemyError):  # What failed first is what matters.
+        with contextlib.suppress(sqlalchemy_errors.SQLAlchemyError):  # What failed first is what matters.
+            if explicit:
                 connection.exec_driver_sql("ROLLBACK")
+            connection.rollback()
         raise
     try:
         if explicit:
