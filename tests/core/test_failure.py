@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 import statistics
 import subprocess
@@ -343,8 +344,10 @@ for place in ("Rome", "Oslo"):
 """
     database = f"sqlite:///{tmp_path / 'memori.db'}"
     command = [sys.executable, "-W", "error", "-c", code, database, server.url + "/v1"]
+    # A wait that was too short on a busy machine would be logged, rightly.
+    patient = os.environ | {"MEMORI_RECALL_TIMEOUT_S": "10", "MEMORI_CAPTURE_TIMEOUT_S": "10"}
     for _ in range(5):
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=patient)
         assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
     with Memori(conn=database) as memori:
         memori.attribution(entity_id="alice")
