@@ -97,7 +97,7 @@ class Pipeline:
         One that was imported changes only the last: its facts came with it.
 
         Facts without a time of their own begin to hold when the newest of their source messages was said. When the
-        embedder fails, everything is kept without embeddings and `memori reindex` adds them.
+        embedder fails, everything is kept without embeddings, and found by its words.
 
         Raises:
             ExtractionError: The extractor failed, or returned something that is no extraction.
