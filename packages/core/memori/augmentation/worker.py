@@ -23,7 +23,7 @@ __all__ = ["Worker"]
 # own for 5 ms (`sys.getswitchinterval`), and the call is about to return.
 _YIELD_S = 0.01
 _ABANDONED = 2  # Times `augmentation_attempts`: innocent exchanges die with their workers too.
-_RELEASE_S = 1.0  # What stopping waits at most for a job to be given back.
+_RELEASE_S = 3.0  # What stopping waits at most for a job to be given back.
 
 
 class Worker:
