@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from databases import ENGINES, HOW_TO_START
+from databases import HOW_TO_START
 from hypothesis import HealthCheck, settings
+from servers import SERVERS
 
 # How long an example takes says something of the machine, nothing of the code.
 settings.register_profile("memori", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -68,12 +69,11 @@ def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def pytest_report_header() -> list[str]:
     """Say on which database servers the tests run, and how to start those that are missing."""
-    servers = {str(engine.variable): engine.server for engine in ENGINES.values() if engine.server is not None}
-    there = [server for variable, server in servers.items() if variable in os.environ]
-    missing = [server for variable, server in servers.items() if variable not in os.environ]
-    lines = [f"database servers: {', '.join(map(str, there)) or 'none'}"]
+    there = [name for name, server in SERVERS.items() if server.variable in os.environ]
+    missing = [name for name in SERVERS if name not in there]
+    lines = [f"database servers: {', '.join(there) or 'none'}"]
     if missing:
-        lines.append(f"skipped for want of a server: {', '.join(map(str, missing))}; to start them: {HOW_TO_START}")
+        lines.append(f"skipped for want of a server: {', '.join(missing)}; to start them: {HOW_TO_START}")
     return lines
 
 
