@@ -117,11 +117,6 @@ class Postgres(Server):
         return self._programs() is not None
 
     def install(self) -> None:
-        # Its package would make and start a server of the system's own.
-        configuration = Path("/etc/postgresql-common/createcluster.conf")
-        if not configuration.exists():
-            configuration.parent.mkdir(parents=True, exist_ok=True)
-            configuration.write_text("create_main_cluster = false\n")
         _apt_install("postgresql")
 
     def pid(self) -> int | None:
