@@ -33,6 +33,7 @@ from pydantic_ai.messages import (
     UserContent,
     UserPromptPart,
 )
+from pydantic_ai.models import ModelRequestParameters
 from pydantic_ai.models.fallback import FallbackModel
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 from pydantic_ai.models.test import TestModel as PydanticTestModel
@@ -52,6 +53,10 @@ class Shopping(MemoriDeps):
     """A user's memory, and more."""
 
     shop: str = "paint"
+
+
+class RefusedError(Exception):
+    """The model does not answer."""
 
 
 class Model:
@@ -234,7 +239,41 @@ class TestIdentity:
             model.model, deps_type=Customer, capabilities=[MemoriCapability(memori)]
         )
         run(by_protocol, "Two.", deps=Customer("alice"))
-        assert [content for role, content in stored(memori) if role == "user"] == ["One.", "Two."]
+        by_key: Agent[dict[str, str], str] = Agent(
+            model.model, deps_type=dict[str, str], capabilities=[MemoriCapability(memori)]
+        )
+        memori.attribution(entity_id="bob")
+        run(by_key, "Three.", deps={"user_id": "alice"})
+        run(by_key, "Four.", deps={})
+        assert [content for role, content in stored(memori) if role == "user"] == ["One.", "Two.", "Three."]
+        assert ("user", "Four.") in stored(memori, "bob")
+
+    @pytest.mark.parametrize("named", [True, False])
+    def test_stays_the_runs_when_the_default_changes(self, memori: Memori, named: bool) -> None:
+        """Fails when a run works on another's memory because that one came up while its model was answering."""
+
+        def answer(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
+            memori.attribution(entity_id="bob")
+            return called("look") if len(model.requests) == 1 else said("Teal.")
+
+        model = Model(answer)
+        agent: Agent[MemoriDeps | None, str] = Agent(model.model, capabilities=[MemoriCapability(memori)])
+        found: list[str] = []
+
+        @agent.tool_plain
+        def look() -> str:
+            """Look it up."""
+            found.extend(item.content for item in memori.recall("favorite color"))
+            return "looked"
+
+        memori.remember("The user's favorite color is black.", entity_id="bob")
+        memori.attribution(entity_id="alice").set_session("ticket")
+        run(agent, QUESTION, deps=MemoriDeps(memori, "alice") if named else None)
+        assert KNOWN in found
+        assert not any("black" in content for content in found)
+        assert {item.session_id for item in memori.messages(entity_id="alice")} == {"ticket"}
+        assert stored(memori)[-1] == ("assistant", "Teal.")
+        assert stored(memori, "bob") == []
 
     def test_of_scope_and_attribution(self, memori: Memori) -> None:
         """Fails when a run without an identity of its own is not for the current entity, process and session."""
@@ -418,6 +457,54 @@ class TestRegistration:
         assert partial.partial
         assert "one two three four".startswith(partial.content.strip())
 
+    def test_of_a_model_leaves_its_parameters_their_names(self, memori: Memori) -> None:
+        """Fails when a request of a registered model cannot be made by keyword, as one of a plain model can."""
+        model = Model().model
+        memori.llm.register(model)
+        asked: dict[str, Any] = {
+            "messages": [ModelRequest(parts=[UserPromptPart(QUESTION)])],
+            "model_settings": None,
+            "model_request_parameters": ModelRequestParameters(),
+        }
+
+        async def main() -> None:
+            await model.request(**asked)
+            async with model.request_stream(**asked, run_context=None) as stream:
+                async for _ in stream:
+                    pass
+
+        with memori.scope(entity_id="alice", session_id="one"):
+            asyncio.run(main())
+        assert [content for role, content in stored(memori) if role == "assistant"] == ["Answer 1.", "Answer 2. "]
+
+    @pytest.mark.parametrize("by", ["model", "capability"])
+    def test_of_a_stream_that_breaks_before_it_says_anything(self, memori: Memori, by: str) -> None:
+        """Fails when words that are sent again, because nothing came of them, are stored twice."""
+
+        async def streamed(messages: list[ModelMessage], info: AgentInfo) -> AsyncIterator[str]:
+            attempts.append(len(messages))
+            if len(attempts) == 1:
+                yield ""
+                raise RefusedError("no")
+            yield "Teal."
+
+        attempts: list[int] = []
+        model = FunctionModel(stream_function=streamed)
+        agent = Agent(model, capabilities=[MemoriCapability(memori)] if by == "capability" else [])
+        if by == "model":
+            memori.llm.register(model)
+
+        async def main() -> None:
+            async with agent.run_stream(QUESTION) as stream:
+                await stream.get_output()
+
+        with memori.scope(entity_id="alice", session_id="one"):
+            with pytest.raises(RefusedError):
+                asyncio.run(main())
+            asyncio.run(main())
+        assert memori.augmentation.wait(30)
+        assert stored(memori) == [("user", QUESTION), ("assistant", "Teal.")]
+
     def test_of_everything_at_once_is_one_turn(self, memori: Memori) -> None:
         """Fails when an agent with the capability, registered, on a registered model, recalls or stores twice."""
         model = Model()
@@ -491,6 +578,34 @@ class TestRegistration:
                 "Heard by both.",
                 "Heard by the second.",
             ]
+
+    def test_with_two_instances_that_is_cancelled_is_kept_by_both(self, memori: Memori, tmp_path: Path) -> None:
+        """Fails when a reply that has come is lost to the second, because the task ended while the first stored it."""
+
+        class Cancelled(PydanticTestModel):
+            async def request(self, *args: Any, **kwargs: Any) -> ModelResponse:
+                response = await super().request(*args, **kwargs)
+                task = asyncio.current_task()
+                assert task is not None
+                task.cancel()
+                return response
+
+        model = Cancelled(custom_output_text="Teal.")
+
+        async def main() -> None:
+            asked: list[ModelMessage] = [ModelRequest(parts=[UserPromptPart(QUESTION)])]
+            with pytest.raises(asyncio.CancelledError):
+                await model.request(asked, None, ModelRequestParameters())
+
+        with Memori(conn=tmp_path / "second.db") as second:
+            second.config.storage.build()
+            for instance in (memori, second):
+                instance.llm.register(model)
+                instance.attribution(entity_id="alice")
+            asyncio.run(main())
+            for instance in (memori, second):
+                assert instance.augmentation.wait(30)
+                assert stored(instance) == [("user", QUESTION), ("assistant", "Teal.")]
 
     def test_refuses_what_runs_nothing(self, memori: Memori) -> None:
         """Fails when something else of Pydantic AI's is taken in silence."""

@@ -101,10 +101,14 @@ class MemoriCapability(AbstractCapability[AgentDepsT]):
     def _begin(self, ctx: RunContext[AgentDepsT], scope: contextlib.ExitStack) -> None:
         """Find out whom the run is for, and make that the current entity of all that it calls: tools, other agents."""
         try:
-            self._entity = user_of(self.user, ctx)
-            if self._entity is not None and self._entity != self.memori.config.entity_id:
+            identity = self.memori.config.identity
+            user, current = user_of(self.user, ctx), identity.entity_id
+            self._entity = current if user is None else user
+            if self._entity is not None:
+                # Also where it is the current one: the application's default may change while the run is under way.
+                session = identity.session_id if self._entity == current else None
                 # Pydantic AI carries it over to where the run's tools are called.
-                scope.enter_context(self.memori.scope(self._entity))
+                scope.enter_context(self.memori.scope(self._entity, session_id=session))
         except Exception as error:  # noqa: BLE001 - memory never harms the call
             self._aside = True
             self.memori.failed(error)
@@ -166,7 +170,8 @@ class MemoriCapability(AbstractCapability[AgentDepsT]):
         if turn is None:
             return
         last = self._history[-1] if len(self._history) > self._known else None
-        if isinstance(last, ModelResponse) and last.parts:  # Of a stream that never began nothing was answered.
+        if isinstance(last, ModelResponse):
             # An error is on its way to the caller: ours must not take its place.
             with contextlib.suppress(Exception):
-                turn.finish(self._said(last), model=last.model_name, partial=True, wait=False)
+                if said := self._said(last):  # Else nothing was answered: tried again, it is the same turn.
+                    turn.finish(said, model=last.model_name, partial=True, wait=False)

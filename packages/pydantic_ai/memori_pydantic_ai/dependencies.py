@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeAlias, runtime_checkable
@@ -32,9 +32,12 @@ def user_of(user: User[AgentDepsT], ctx: RunContext[AgentDepsT]) -> str | None:
     """Return whom the run is for: *user*, what it returns, or the dependencies' own; None: the current entity."""
     if callable(user):
         return user(ctx)
-    if user is None and isinstance(ctx.deps, HasUserId):
-        return ctx.deps.user_id
-    return user
+    if user is not None:
+        return user
+    deps: object = ctx.deps
+    if isinstance(deps, Mapping):
+        return deps.get("user_id")
+    return deps.user_id if isinstance(deps, HasUserId) else None
 
 
 @dataclass

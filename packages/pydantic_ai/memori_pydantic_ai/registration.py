@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from typing import Any, Protocol
 
 from pydantic_ai.agent import AbstractAgent
@@ -153,13 +153,24 @@ class _Request:
         return stack
 
     async def finish(self, response: ModelResponse) -> None:
-        for memori, turn in self._turns:
-            said = self._said(memori, response)
-            await turn.afinish(said, model=response.model_name, partial=response.state != "complete")
+        partial = response.state != "complete"
+        try:
+            for memori, turn in self._turns:
+                await turn.afinish(self._said(memori, response), model=response.model_name, partial=partial)
+        except BaseException:
+            self._leave(response, partial=partial)
+            raise
 
     def interrupted(self, response: ModelResponse) -> None:
+        self._leave(response, partial=True)
+
+    def _leave(self, response: ModelResponse, *, partial: bool) -> None:
+        """Record what no turn has yet, while an error is on its way to the caller: ours must not take its place."""
         for memori, turn in self._turns:
-            turn.finish(self._said(memori, response), model=response.model_name, partial=True, wait=False)
+            with suppress(Exception):
+                said = self._said(memori, response)
+                if said or not partial:  # Else nothing was answered: tried again, it is the same turn.
+                    turn.finish(said, model=response.model_name, partial=partial, wait=False)
 
     def _said(self, memori: Memori, response: ModelResponse) -> Sequence[Any]:
         try:
@@ -172,12 +183,14 @@ class _Request:
 def _request(registration: _Registration, model: Model, request: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(request)
     async def request_with_memory(
-        messages: list[ModelMessage], settings: ModelSettings | None, parameters: ModelRequestParameters
+        messages: list[ModelMessage],
+        model_settings: ModelSettings | None,
+        model_request_parameters: ModelRequestParameters,
     ) -> ModelResponse:
-        under_way = _Request(registration.memories, model, parameters)
+        under_way = _Request(registration.memories, model, model_request_parameters)
         enriched = await under_way.begin(messages)
         with under_way.answering():
-            response: ModelResponse = await request(enriched, settings, parameters)
+            response: ModelResponse = await request(enriched, model_settings, model_request_parameters)
         await under_way.finish(response)
         return response
 
@@ -191,15 +204,17 @@ def _request_stream(
     @asynccontextmanager
     async def request_stream_with_memory(
         messages: list[ModelMessage],
-        settings: ModelSettings | None,
-        parameters: ModelRequestParameters,
+        model_settings: ModelSettings | None,
+        model_request_parameters: ModelRequestParameters,
         run_context: Any = None,
     ) -> AsyncGenerator[StreamedResponse, None]:
-        under_way = _Request(registration.memories, model, parameters)
+        under_way = _Request(registration.memories, model, model_request_parameters)
         enriched = await under_way.begin(messages)
         async with AsyncExitStack() as stack:
             with under_way.answering():
-                stream = await stack.enter_async_context(request_stream(enriched, settings, parameters, run_context))
+                stream = await stack.enter_async_context(
+                    request_stream(enriched, model_settings, model_request_parameters, run_context)
+                )
             try:
                 yield stream
             except BaseException:
