@@ -5,11 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from memori import Memori, Settings
+from memori import Memori, Settings, StorageError
+from memori.augmentation import worker as module
 from memori.augmentation.worker import Worker
 from memori.failures import Failures
 from memori.storage.sql import SQLStorage
@@ -133,3 +136,70 @@ def test_a_process_that_was_opened_without_a_worker_can_start_one(tmp_path: Path
         assert mem.augmentation.wait(60)
         assert [fact.content for fact in mem.facts(entity_id="ann")] == ["Hello."]
         assert mem.augmentation.failed() == []
+
+
+class Down(SQLStorage):
+    """A database that has been down for a long time."""
+
+    def __init__(self, path: Path, times: int) -> None:
+        super().__init__(path)
+        self.left = times
+        self.over = threading.Event()
+
+    def claim(self, worker: str, *, now: datetime, lease: timedelta, limit: int) -> list[Job]:
+        self.left -= 1
+        if self.left <= 0:
+            self.over.set()
+        raise StorageError("the database is down")
+
+
+def test_a_worker_outlives_any_number_of_failures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails when a database that is down for hours ends the thread that is to look for it."""
+    monkeypatch.setattr(module, "_YIELD_S", 0.0)
+    storage = Down(tmp_path / "memori.db", 1100)
+    settings = Settings(retry_min_s=1e-9, retry_max_s=1e-9)
+    worker = Worker(storage, lambda job: revision(), settings, Failures(settings))
+    worker.start()
+    assert storage.over.wait(60)
+    assert worker.stop(30)
+    storage.close()
+
+
+def test_the_pause_after_many_attempts_is_the_longest(storage: SQLStorage) -> None:
+    """Fails when the time of a next attempt cannot be counted because there were so many."""
+    settings = Settings(augmentation_attempts=10_000, augmentation_batch=1)
+    storage.record(exchange("I live in Rome."))
+    (job,) = storage.claim("this", now=NOW, lease=MINUTE, limit=1)
+    worker = Worker(storage, lambda job: revision(), settings, Failures(settings))
+    again_at = worker._retry_at(replace(job, attempts=5000))
+    assert again_at is not None
+    assert again_at - datetime.now(UTC) <= timedelta(seconds=settings.retry_max_s)
+
+
+def test_work_that_another_holds_is_not_asked_for_without_pause(storage: SQLStorage) -> None:
+    """Fails when a worker asks the database again and again for work that is due and cannot be had."""
+    settings = Settings()
+    storage.record(exchange("I live in Rome."))
+    worker = Worker(storage, lambda job: revision(), settings, Failures(settings))
+    assert worker._until_due(settings.poll_s) == 0.1
+    assert worker._until_due(0.01) == 0.01
+
+
+def test_an_error_of_any_kind_leaves_nothing_leased(storage: SQLStorage) -> None:
+    """Fails when what was claimed with the job that failed so waits until the lease ends."""
+    for number in range(4):
+        storage.record(exchange(f"{number}", entity=f"entity-{number}"))
+    told: list[str] = []
+
+    def revised(entity_id: str) -> None:
+        told.append(entity_id)
+        if len(told) == 2:
+            raise ValueError("a bug")
+
+    settings = Settings()
+    worker = Worker(storage, lambda job: revision(new_fact("a fact")), settings, Failures(settings), revised=revised)
+    with pytest.raises(ValueError, match="a bug"):
+        worker.run()
+    assert worker.run() == 2
+    counts = storage.jobs(now=NOW)
+    assert (counts.done, counts.pending, counts.running) == (4, 0, 0)

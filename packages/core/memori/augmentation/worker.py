@@ -24,6 +24,8 @@ __all__ = ["Worker"]
 _YIELD_S = 0.01
 _ABANDONED = 2  # Times `augmentation_attempts`: innocent exchanges die with their workers too.
 _RELEASE_S = 3.0  # What stopping waits at most for a job to be given back.
+_DOUBLINGS = 30  # Of a pause: more reach `retry_max_s` no sooner, and overflow in the end.
+_BUSY_S = 0.1  # Between looks at work that is due, and that another process holds.
 
 
 class Worker:
@@ -127,7 +129,7 @@ class Worker:
                     break
                 try:
                     finished += self._do(job)
-                except StorageError as error:
+                except Exception as error:
                     self._failed.append((job, str(error), self._retry_at(job)))
                     self._undone += jobs[place + 1 :]
                     raise
@@ -161,7 +163,7 @@ class Worker:
         undone, self._undone = self._undone, []
         try:
             self._storage.release(undone)
-        except StorageError:
+        except Exception:
             self._undone += undone
             raise
         for job in undone:
@@ -197,7 +199,7 @@ class Worker:
     def _retry_at(self, job: Job) -> datetime | None:
         if job.attempts >= self._settings.augmentation_attempts:
             return None
-        delay_s = min(self._settings.retry_min_s * 2 ** (job.attempts - 1), self._settings.retry_max_s)
+        delay_s = min(self._settings.retry_min_s * 2 ** min(job.attempts - 1, _DOUBLINGS), self._settings.retry_max_s)
         return datetime.now(UTC) + timedelta(seconds=delay_s)
 
     def _serve(self) -> None:
@@ -215,7 +217,7 @@ class Worker:
                 pass  # Nothing can be waiting in a database without tables; `build` notifies.
             except StorageError as error:
                 self._failures.note("looking for work", error)
-                failed += 1
+                failed = min(failed + 1, _DOUBLINGS)
                 pause_s = min(self._settings.retry_min_s * 2**failed, self._settings.retry_max_s)
             except Exception as error:  # noqa: BLE001 - the thread must outlive whatever a database driver raises
                 self._failures.note("looking for work", error)
@@ -224,7 +226,9 @@ class Worker:
 
     def _until_due(self, most_s: float) -> float:
         due = self._storage.jobs(now=datetime.now(UTC)).next_due
-        return most_s if due is None else max(0.0, min(most_s, (due - datetime.now(UTC)).total_seconds()))
+        if due is None:
+            return most_s
+        return min(most_s, max(_BUSY_S, (due - datetime.now(UTC)).total_seconds()))
 
     def _pause(self, seconds: float) -> None:
         end = time.monotonic() + seconds
