@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from memori import Memori
 from memori.config import Config
 from memori.errors import ConfigurationError
-from memori.settings import DEFAULT_DATABASE_URL, Settings, database_url
+from memori.settings import _MOST_S, DEFAULT_DATABASE_URL, Settings, database_url
+from memori.types import Message
 
 
 @pytest.mark.parametrize(
@@ -22,6 +25,10 @@ from memori.settings import DEFAULT_DATABASE_URL, Settings, database_url
         ("recall_timeout_s", -0.1, "0 or more"),
         ("recall_timeout_s", "fast", "a number"),
         ("lease_s", float("nan"), "greater than 0"),
+        ("lease_s", 1e12, "at most"),
+        ("poll_s", float("inf"), "at most"),
+        ("capture_timeout_s", 10**400, "at most"),
+        ("close_timeout_s", float("inf"), "at most"),
         ("redact", 1, "True or False"),
         ("pending_limit", True, "a whole number"),
     ],
@@ -33,6 +40,19 @@ def test_an_unusable_value_is_refused_and_changes_nothing(name: str, value: Any,
     with pytest.raises(ConfigurationError, match=says):
         setattr(settings, name, value)
     assert getattr(settings, name) == before
+
+
+def test_the_longest_times_work(tmp_path: Path) -> None:
+    """Fails when a time that is accepted is too long for a wait, a lease or a date."""
+    longest: dict[str, Any] = {item.name: _MOST_S for item in fields(Settings) if item.name.endswith("_s")}
+    with Memori(conn=tmp_path / "memori.db", settings=Settings(**longest)) as mem:
+        mem.config.storage.build()
+        turn = mem.turn([Message(role="user", content="I live in Rome.")], provider="any", entity_id="ann")
+        assert turn is not None
+        turn.finish([Message(role="assistant", content="A fine place.")], model=None)
+        assert mem.augmentation.wait(60)
+        assert [fact.object for fact in mem.facts(entity_id="ann")] == ["Rome"]
+        assert mem.status().failures == 0
 
 
 def test_the_environment_overrides_the_defaults() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_type_hints
@@ -87,6 +88,7 @@ def database_url(environment: Mapping[str, str] = os.environ) -> str:
 
 _TYPES: dict[str, Any] = get_type_hints(Settings)
 _CHOICES: dict[str, tuple[str, ...]] = {"on_error": ("log", "raise"), "injection_role": ("user", "system")}
+_MOST_S = min(1e9, threading.TIMEOUT_MAX)  # Decades; with more, waits and dates overflow.
 _MAY_BE_ZERO = {
     "recall_timeout_s",
     "capture_timeout_s",
@@ -113,6 +115,8 @@ def _checked(name: str, value: Any) -> Any:
     if value < 0 or (value == 0 and name not in _MAY_BE_ZERO) or value != value:
         least = "0 or more" if name in _MAY_BE_ZERO else "greater than 0"
         raise ConfigurationError(f"{name}={value!r}: must be {least}")
+    if name.endswith("_s") and value > _MOST_S:
+        raise ConfigurationError(f"{name}={value!r}: must be at most {_MOST_S:.0f} seconds")
     return value
 
 
