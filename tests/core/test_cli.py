@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import re
 import shlex
@@ -17,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from memori import Memori, Settings
-from memori.cli import commands, main
+from memori.cli import _shown, commands, main
 from memori.errors import ExtractionError
 from memori.schema.migrations import HEAD
 from memori.types import ExtractedFact, StoredMessage
@@ -198,6 +199,26 @@ def test_a_password_is_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr()
     assert "database  postgresql://127.0.0.1:1/shop\n" in printed.out
     assert "hush" not in printed.out + printed.err
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://user:hu/sh#hu?sh@db:5432/shop?sslmode=require", "postgresql://db:5432/shop"),
+        ("postgresql+psycopg://user:hush@[::1]:5432/shop", "postgresql+psycopg://[::1]:5432/shop"),
+        ("mysql://user:hush@hush@db/shop", "mysql://…"),
+        ("mysql://us/er:hush@db/shop", "mysql://…"),
+        ("postgresql://user:hush[@db/shop", "postgresql://db/shop"),
+        ("postgresql://user:hush@[db/shop", "postgresql://[db/shop"),
+        ("postgresql://user:hush/db/shop", "postgresql://…"),
+        ("mongodb://user:hush@one:1,two:2/shop", "mongodb://…"),
+        ("sqlite:///data/memori.db?timeout=3", "sqlite:///data/memori.db"),
+        ("data/memori.db", "data/memori.db"),
+    ],
+)
+def test_what_is_shown_of_an_address(url: str, shown: str) -> None:
+    """Fails when a part of a password is shown, or an address that cannot be read ends in a traceback."""
+    assert _shown(argparse.Namespace(database=url)) == shown
 
 
 def test_what_was_given_up_is_listed_and_done_again(database: str, capsys: pytest.CaptureFixture[str]) -> None:

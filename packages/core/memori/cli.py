@@ -19,7 +19,6 @@ from importlib import import_module, metadata
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from memori import ConfigurationError, Memori, MemoriError, Settings, StorageError
 from memori.errors import ForeignSchemaError
@@ -375,9 +374,16 @@ def _shown(given: argparse.Namespace) -> str:
     url = given.database or database_url()
     if "://" not in url:
         return str(url)
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path}"
+    from sqlalchemy import URL, make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        read = make_url(url)
+        shown = URL.create(read.drivername, host=read.host, port=read.port, database=read.database).render_as_string()
+    except (ArgumentError, ValueError):
+        shown = ""
+    # An @ that is left is one of a password that was not written as it must be.
+    return shown if shown and "@" not in shown and "%40" not in shown else f"{url.partition('://')[0]}://…"
 
 
 def _line(text: str) -> str:
