@@ -268,6 +268,37 @@ def test_more_than_the_bound_goes_to_the_spool(database: Database, client: OpenA
         assert said == {f"Call {number}." for number in range(5)}
 
 
+def test_a_file_that_cannot_be_removed_from_the_spool_stops_nothing(
+    database: Database, client: OpenAI, tmp_path: Path
+) -> None:
+    """Fails when the one file ends the thread that stores, or is not told of."""
+    database.build()
+    database.lock()
+    with Memori(conn=database.connect, settings=QUICK, spool=tmp_path / "spool") as memori:
+        memori.llm.register(client)
+        memori.attribution(entity_id="alice")
+        call(client, "Call 0.")
+        wait_for(lambda: memori.status().spooled == 1)
+        (spooled,) = (tmp_path / "spool").glob("*.json")
+        spooled.unlink()
+        spooled.mkdir()  # What nobody can unlink, root included.
+        database.unlock()
+        wait_for(lambda: memori.status().pending == 0)
+        call(client, "Call 1.")
+        wait_for(lambda: memori.status().pending == 0)
+        assert [item.content for item in memori.messages() if item.role == "user"] == ["Call 0.", "Call 1."]
+        assert "spooling" in str(memori.status().last_failure)
+
+
+def test_a_file_that_cannot_be_read_in_the_spool_is_passed_over(database: Database, tmp_path: Path) -> None:
+    """Fails when the one file keeps an application from starting, or is not told of."""
+    database.build()
+    (tmp_path / "spool" / "one.json").mkdir(parents=True)
+    with Memori(conn=database.connect, spool=tmp_path / "spool") as memori:
+        assert "one.json" in str(memori.status().last_failure)
+        assert memori.messages(entity_id="alice") == []
+
+
 def test_a_failing_extractor_fails_no_call_and_is_told(tmp_path: Path, client: OpenAI) -> None:
     """Fails when an extractor's error reaches the call, or when `wait` hides it."""
 

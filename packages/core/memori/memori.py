@@ -139,7 +139,7 @@ class Memori:
             self._storage,
             self.config,
             self._failures,
-            spool=None if spool is None else Spool(Path(spool)),
+            spool=None if spool is None else Spool(Path(spool), self._failures),
             stored=self._worker.notify,
         )
         self._hooks = Hooks(

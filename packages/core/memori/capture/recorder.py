@@ -230,7 +230,10 @@ class Recorder:
         entry.error = None
         entry.tried.set()
         if entry.spooled and self._spool is not None:
-            self._spool.discard(entry.exchange)
+            try:
+                self._spool.discard(entry.exchange)
+            except OSError as error:  # Whoever finds it again stores it once more, which changes nothing.
+                self._failures.note("spooling", error)
         with self._changed:
             if entry in self._pending:
                 self._pending.remove(entry)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from memori.errors import ConfigurationError
+from memori.failures import Failures
 from memori.types import Attribution, Exchange, Message
 
 __all__ = ["Spool"]
@@ -25,8 +26,9 @@ class Spool:
         ConfigurationError: The folder cannot be made or written to.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, failures: Failures) -> None:
         self._folder = folder
+        self._failures = failures
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
@@ -53,15 +55,21 @@ class Spool:
         self._path(exchange).unlink(missing_ok=True)
 
     def load(self) -> Iterator[Exchange]:
-        """Yield what is there, oldest first; what cannot be read is renamed to ``.unreadable`` and passed over."""
+        """Yield what is there, oldest first, and pass over what cannot be read.
+
+        What is not an exchange is renamed to ``.unreadable``; what the system does not let be read stays, and is noted.
+        """
         found = []
         for path in self._folder.glob("*.json"):
             try:
-                found.append(_exchange(json.loads(path.read_text(encoding="utf-8"))))
+                try:
+                    found.append(_exchange(json.loads(path.read_text(encoding="utf-8"))))
+                except (ValueError, KeyError, TypeError):
+                    path.replace(path.with_suffix(".unreadable"))
             except FileNotFoundError:
                 continue  # Another process stored it meanwhile.
-            except (ValueError, KeyError, TypeError):
-                path.replace(path.with_suffix(".unreadable"))
+            except OSError as error:
+                self._failures.note(f"reading {path}", error)
         yield from sorted(found, key=lambda exchange: (exchange.at, exchange.id))
 
     def count(self) -> int:
