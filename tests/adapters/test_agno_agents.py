@@ -41,7 +41,7 @@ from agno.workflow import Step, Workflow
 
 from memori import ConfigurationError, Memori
 from memori.testing.provider import ProviderRequest, ProviderServer, Reply, ToolCall
-from memori_agno import MemoriMemoryManager, MemoriStore, memori_agent_kwargs
+from memori_agno import MemoriMemoryManager, MemoriStore, memori_agent_kwargs, runs
 
 ASKED = "Which dish suits my favorite food?"
 
@@ -94,6 +94,11 @@ def likes(memori: Memori, **foods: str) -> None:
 
 
 FOODS = {"ann": "ramen", "bob": "pizza"}
+
+
+def menu() -> str:
+    """Return what there is to eat."""
+    return "Soup."
 
 
 class TestIdentity:
@@ -165,6 +170,52 @@ class TestIdentity:
         for user, food in FOODS.items():
             assert set(stored(memori, user)) == {("user", ASKED), ("assistant", f"Known: {food}")}
             assert len(stored(memori, user)) == 8
+
+    @pytest.mark.parametrize("kind", ["agent", "team"])
+    def test_of_runs_while_a_stream_is_open(self, memori: Memori, model: OpenAIChat, kind: str) -> None:
+        """Fails when a run, of another user or session or agent, is lost as if it were inside a stream nobody reads."""
+        hooks = memori_agent_kwargs(memori)
+        waiter = Agent(name="waiter", model=model, telemetry=False, **hooks)
+        team = Team(name="kitchen", members=[Agent(name="cook", model=model)], model=model, telemetry=False, **hooks)
+        streaming: Any = {"agent": waiter, "team": team}[kind]
+        other = Agent(name="barkeeper", model=model, telemetry=False, **hooks)
+        events: Any = streaming.run("I am Zed.", user_id="zed", session_id="monday", stream=True)
+        assert next(event for event in events if "Content" in event.event)
+        other.run("I like tea.", user_id="zed", session_id="monday")
+        waiter.run("I like rye.", user_id="zed", session_id="tuesday")
+        other.run("I am Bob.", user_id="bob", session_id="monday")
+        thread = threading.Thread(
+            target=other.run, args=("I like ale.",), kwargs={"user_id": "bob", "session_id": "monday"}
+        )
+        thread.start()
+        thread.join(30)
+        list(events)
+        assert {content for role, content in stored(memori, "zed") if role == "user"} == {
+            "I am Zed.",
+            "I like tea.",
+            "I like rye.",
+        }
+        assert [content for role, content in stored(memori, "bob") if role == "user"] == ["I am Bob.", "I like ale."]
+
+    def test_of_a_task_begun_while_a_stream_is_read(self, memori: Memori, server: ProviderServer) -> None:
+        """Fails when what a task asks is lost because it was begun while tools of another user's run were at work."""
+
+        async def main() -> None:
+            from openai import AsyncOpenAI
+
+            async with AsyncOpenAI(base_url=f"{server.url}/v1", api_key="local", max_retries=0) as client:
+                model = OpenAIChat(id="gpt-4o-mini", async_client=client)
+                waiter = Agent(name="waiter", model=model, telemetry=False, tools=[menu], **memori_agent_kwargs(memori))
+                other = Agent(name="barkeeper", model=model, telemetry=False, **memori_agent_kwargs(memori))
+                server.script(Reply(tool_calls=(ToolCall("menu", {}),)))
+                events: Any = waiter.arun("I am Ann.", user_id="ann", session_id="s", stream=True, stream_events=True)
+                async for event in events:
+                    if event.event == "ToolCallStarted":
+                        await asyncio.create_task(other.arun("I am Bob.", user_id="bob", session_id="b"))
+
+        asyncio.run(main())
+        assert [content for role, content in stored(memori, "bob") if role == "user"] == ["I am Bob."]
+        assert [content for role, content in stored(memori) if role == "user"] == ["I am Ann."]
 
     def test_of_a_session_that_agno_shares(self, memori: Memori, model: OpenAIChat) -> None:
         """Fails when history that Agno replays from another user is stored as this user's."""
@@ -284,6 +335,30 @@ class TestDelegation:
         assert [content for _, content in stored(memori)].count("Soup.") == 1
         # The next run is the user's again.
         agent.run("And now?", user_id="ann", session_id="s")
+        assert [content for role, content in stored(memori) if role == "user"] == ["What do I eat?", "And now?"]
+
+    def test_by_a_tool_in_a_stream_that_a_web_server_takes_up_in_many_contexts(
+        self, memori: Memori, model: OpenAIChat, server: ProviderServer
+    ) -> None:
+        """Fails when the task of an agent that a tool runs is the user's word because each piece has a context."""
+        hooks = memori_agent_kwargs(memori)
+        expert = Agent(name="expert", model=model, telemetry=False, **hooks)
+
+        def consult(question: str) -> str:
+            """Ask the expert."""
+            return str(expert.run(question, user_id="ann", session_id="s").content)
+
+        agent = Agent(name="waiter", model=model, telemetry=False, tools=[consult], **hooks)
+        server.script(
+            Reply(tool_calls=(ToolCall("consult", {"question": TASK}),)), Reply(text="Soup."), Reply(text="It is soup.")
+        )
+        events: Any = agent.run("What do I eat?", user_id="ann", session_id="s", stream=True, stream_events=True)
+        while contextvars.copy_context().run(next, events, None) is not None:
+            pass
+        assert [content for role, content in stored(memori) if role == "user"] == ["What do I eat?"]
+        assert [content for _, content in stored(memori)].count("Soup.") == 1
+        # The next run, of whichever agent, is the user's again.
+        expert.run("And now?", user_id="ann", session_id="s")
         assert [content for role, content in stored(memori) if role == "user"] == ["What do I eat?", "And now?"]
 
     @pytest.mark.parametrize("registered", [True, False])
@@ -672,6 +747,28 @@ class TestHarmless:
         assert stored(memori) == []
         agent.run("Hi.", user_id="ann", session_id="s")
         assert stored(memori) == [("user", "Hi."), ("assistant", "Known: ")]
+
+    def test_when_the_garbage_collector_closes_a_stream(
+        self, memori: Memori, model: OpenAIChat, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Fails when a run never returns because an abandoned stream is closed while one is noted."""
+        agent = Agent(model=model, telemetry=False, **memori_agent_kwargs(memori))
+        abandoned: list[Any] = [agent.run("One.", user_id="ann", session_id="s", stream=True)]
+        assert next(event for event in abandoned[0] if event.event == "RunContent")
+        remember = runs._remember
+
+        def interrupted(*arguments: Any) -> None:
+            abandoned.clear()  # As the collector may, whenever something is made.
+            remember(*arguments)
+
+        monkeypatch.setattr(runs, "_remember", interrupted)
+        run = threading.Thread(
+            target=agent.run, args=("Two.",), kwargs={"user_id": "bob", "session_id": "s"}, daemon=True
+        )
+        run.start()
+        run.join(30)
+        assert not run.is_alive()
+        assert stored(memori, "bob")[0] == ("user", "Two.")
 
     def test_when_a_stream_breaks_off(self, memori: Memori, model: OpenAIChat, server: ProviderServer) -> None:
         """Fails when what came of a broken stream is lost."""

@@ -16,7 +16,7 @@ from agno.models.response import ModelResponse
 from memori import Memori, Turn
 from memori.types import Message
 from memori_agno.conversation import reply, sent, spoken_by, with_block
-from memori_agno.runs import Mark, Outer, answered, attribute, enter, leave, mark_of, outside, wrote
+from memori_agno.runs import Mark, Outer, answered, attribute, call, enter, leave, mark_of, outside, wrote
 
 __all__ = ["NOTE", "Reason", "Request"]
 
@@ -104,7 +104,7 @@ class Request:
             if "model" in reasons or mark is not None or ("note" in reasons and _asks(messages)):
                 self._join(memori, mark, within)
         if run is not None and self.parts:
-            enter(run, within, frozenset(id(part.memori) for part in self.parts))
+            enter(run)
 
     def begin(self) -> Sequence[AgnoMessage]:
         """Return the messages to send."""
@@ -182,6 +182,8 @@ class Request:
     def _closing(self, response: ModelResponse | None, *, partial: bool = False) -> Iterator[_Closing]:
         for part in self.parts:
             said = _ours(part.memori, lambda: reply(response or self._streamed())) or []
+            if self._run is not None and not partial and any(message.kind == "tool_call" for message in said):
+                call(self._run, frozenset(id(part.memori) for part in self.parts))
             yield from part.closing(said, self._model.id, partial=partial, streamed=response is None)
 
     def _streamed(self) -> ModelResponse:

@@ -21,6 +21,7 @@ __all__ = [
     "Outer",
     "answered",
     "attribute",
+    "call",
     "enter",
     "leave",
     "mark_of",
@@ -35,14 +36,17 @@ _Weak: TypeAlias = tuple["weakref.ref[Any]", frozenset[int]]
 
 _MARKS = "_memori_marks"
 _REMEMBERED = 1000  # Sessions in use, and runs paused, at once.
-# Weakly, for a stream that is left early never says that it is over.
-_within: ContextVar[tuple[_Weak, ...]] = ContextVar("memori_agno_within", default=())
-# The teams at work in each session, which their members share: a web server may take up each piece of a synchronous
-# stream in a context of its own.
-_teams: OrderedDict[str, _Weak] = OrderedDict()
+# The runs that are under way here. Weakly, for a stream that is left early never says that it is over.
+_within: ContextVar[tuple[weakref.ref[Any], ...]] = ContextVar("memori_agno_within", default=())
+# The runs whose tools are at work, by their ids: others can be inside a run only meanwhile.
+_calling: OrderedDict[str, _Weak] = OrderedDict()
+# The outermost of them in each user's session, which is what those inside share: a web server may take up each piece
+# of a synchronous stream in a context of its own.
+_outermost: OrderedDict[tuple[str | None, str], str] = OrderedDict()
 _replies: OrderedDict[tuple[int, str | None, str | None], tuple[str | None, str]] = OrderedDict()
 _marked: OrderedDict[tuple[int, str], tuple[str | None, bool]] = OrderedDict()
-_noting = threading.Lock()
+# Whoever holds it may come by again: the garbage collector closes a stream that nobody reads on wherever it runs.
+_noting = threading.RLock()
 
 
 class Held(Protocol):
@@ -92,40 +96,63 @@ def mark_of(run: Any, memori: Memori) -> Mark | None:
 
 
 def outside(run: Any) -> list[Outer]:
-    """Return the runs under way that *run* is inside of, outermost first: it has its prompt from the last one's model.
+    """Return the runs whose tools are at work and that *run* is inside of, outermost first.
 
-    None: what is asked of a model by itself, here and now.
+    It has its prompt from the last one's model. None: what is asked of a model by itself, here and now; it is inside of
+    all that are under way, for it may be work of their own.
     """
-    known = _within.get()
-    team = _teams.get(attribute(run, "session_id") or "")
-    # Another run of the same team, in the same session, is a run of the user's like this one.
-    if team is not None and attribute(team[0](), "team_id") != attribute(run, "team_id"):
-        known = (team, *known)
+    known = [reference() for reference in _within.get()]
+    outermost = _outermost.get((attribute(run, "user_id"), attribute(run, "session_id") or ""), "")
+    if (noted := _calling.get(outermost)) is not None:
+        other = noted[0]()
+        # Another run of the same agent or team, in the same session, is a run of the user's like this one.
+        if attribute(other, "agent_id", "team_id") != attribute(run, "agent_id", "team_id"):
+            known.insert(0, other)
     found: dict[int, Outer] = {}
-    for reference, ids in known:
-        other = reference()
-        if other is not None and other is not run and other.status == RunStatus.running:
-            found.setdefault(id(other), (other, ids))
+    for other in known:
+        if other is None or other is run or other.status != RunStatus.running or _others(other, run):
+            continue
+        noted = _calling.get(attribute(other, "run_id") or "")
+        if noted is not None and noted[0]() is other:
+            found.setdefault(id(other), (other, noted[1]))
+        elif run is None:
+            found.setdefault(id(other), (other, frozenset()))
     return [*found.values()]
 
 
-def enter(run: Any, within: Sequence[Outer], ids: frozenset[int]) -> None:
-    """Note that *run* asks its model, on behalf of the `Memori`s of those ids."""
-    entry = (weakref.ref(run), ids)
-    _within.set((*((weakref.ref(other), others) for other, others in within), entry))
+def enter(run: Any) -> None:
+    """Note that *run* asks its model: what it called before has returned."""
+    leave(run)
+    under_way = [
+        known for known in _within.get() if (other := known()) is not None and other.status == RunStatus.running
+    ]
+    _within.set((*under_way, weakref.ref(run)))
+
+
+def call(run: Any, ids: frozenset[int]) -> None:
+    """Note that tools are at work for *run*, on behalf of the `Memori`s of those ids."""
+    run_id = attribute(run, "run_id")
+    if run_id is None:
+        return
+    if all(known() is not run for known in _within.get()):
+        _within.set((*_within.get(), weakref.ref(run)))
     session = attribute(run, "session_id")
-    if session is not None and attribute(run, "team_id") is not None and not within:
-        with _noting:
-            _remember(_teams, session, entry)
+    alone = not outside(run)
+    with _noting:
+        _remember(_calling, run_id, (weakref.ref(run), ids))
+        if session is not None and alone:
+            _remember(_outermost, (attribute(run, "user_id"), session), run_id)
 
 
 def leave(run: Any) -> None:
-    """Note that the stream of *run* is left, so that nothing is inside it any more."""
-    _within.set(tuple(entry for entry in _within.get() if entry[0]() is not run))
-    session = attribute(run, "session_id") or ""
+    """Note that *run* is left, or asks its model again: nothing is inside it any more."""
+    _within.set(tuple(known for known in _within.get() if known() is not run))
+    run_id, whose = attribute(run, "run_id") or "", (attribute(run, "user_id"), attribute(run, "session_id") or "")
     with _noting:
-        if session in _teams and _teams[session][0]() is run:
-            del _teams[session]
+        if (noted := _calling.get(run_id)) is not None and noted[0]() is run:
+            _calling.pop(run_id, None)
+            if _outermost.get(whose) == run_id:
+                _outermost.pop(whose, None)
 
 
 def answered(memori: Memori, entity: str | None, session: str | None, by: str | None, said: Sequence[Message]) -> None:
@@ -146,8 +173,14 @@ def attribute(run: Any, *names: str) -> str | None:
     return next((value for name in names if (value := getattr(run, name, None))), None)
 
 
+def _others(outer: Any, run: Any) -> bool:
+    """Return whether the two are known to be of different users: one's words are never written by the other's model."""
+    users = attribute(outer, "user_id"), attribute(run, "user_id")
+    return None not in users and users[0] != users[1]
+
+
 def _remember(known: OrderedDict[Any, Any], key: Any, value: Any) -> None:
+    known.pop(key, None)
     known[key] = value
-    known.move_to_end(key)
     if len(known) > _REMEMBERED:
         known.popitem(last=False)
