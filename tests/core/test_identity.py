@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Iterator
+from contextvars import copy_context
 
 import pytest
 
@@ -139,3 +141,16 @@ def test_an_unusable_entity_id_is_refused(identity: Identity, value: object, err
     with pytest.raises(error, match="entity_id"):
         identity.set_default(value, None)  # type: ignore[arg-type]
     assert identity.current() is None
+
+
+def test_a_scope_ends_in_a_generator_that_goes_on_elsewhere(identity: Identity) -> None:
+    """Fails when a server that runs each step of a generator in a context of its own gets our error at its end."""
+
+    def steps() -> Iterator[str | None]:
+        with identity.scope("alice", None, None):
+            yield identity.entity_id
+
+    answer = steps()
+    assert copy_context().run(next, answer) == "alice"
+    assert copy_context().run(next, answer, None) is None
+    assert identity.entity_id is None

@@ -108,6 +108,16 @@ def test_blocks_in_what_tools_are_told_are_not_stored(memori: Memori) -> None:
     assert stored(memori) == [QUESTION.content, f"note({kept})", kept, ANSWER.content]
 
 
+def test_json_that_is_nested_too_deep_is_stored_as_it_is(memori: Memori) -> None:
+    """Fails when what a tool returned, or a model said, can end the user's call."""
+    deep = "[" * 20_000 + '"<memories"' + "]" * 20_000
+    sent = [Message(role="user", content="Hello."), Message(role="tool", kind="tool_result", content=deep)]
+    turn = memori.turn(sent, provider="p", entity_id="alice")
+    assert turn is not None
+    turn.finish([Message(role="assistant", content=deep)], model="m")
+    assert stored(memori) == ["Hello.", deep, deep]
+
+
 def test_the_requests_of_a_tool_loop_have_one_block(memori: Memori) -> None:
     """Fails when each hop of a tool loop recalls anew."""
     loop = [

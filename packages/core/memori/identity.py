@@ -7,7 +7,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from uuid import uuid4
@@ -76,7 +76,8 @@ class Identity:
         try:
             yield
         finally:
-            _scopes.reset(token)
+            with suppress(ValueError):  # A generator that goes on in another context: nothing to restore.
+                _scopes.reset(token)
 
     def current(self) -> Attribution | None:
         """Return whom a call made here and now is for, its session begun if need be; None when no entity is set."""

@@ -33,10 +33,10 @@ def own_json(text: str) -> str:
         return text
     try:
         given = json.loads(text)
-    except ValueError:
+        own = _own(given)
+        return text if own == given else json.dumps(own, ensure_ascii=False)
+    except (ValueError, RecursionError):  # No JSON, or nested deeper than Python follows.
         return text
-    own = _own(given)
-    return text if own == given else json.dumps(own, ensure_ascii=False)
 
 
 def _own(value: Any) -> Any:

@@ -183,14 +183,17 @@ class Recorder:
         if self._spool is None:
             return
         room = self._settings.pending_limit
-        with self._changed:
-            known = {entry.exchange.id for entry in self._pending}
-            waiting = [exchange for exchange in self._spool.load() if exchange.id not in known]
-            self._pending += [_Entry(exchange, spooled=True) for exchange in waiting[:room]]
-            self._left_on_disk = len(waiting) > room
-            self._changed.notify_all()
-            if self._pending:
-                self._ensure_thread()
+        # What is being forgotten must not be read just before it goes. Read without the other lock: calls wait for it.
+        with self._writing:
+            spooled = list(self._spool.load())
+            with self._changed:
+                known = {entry.exchange.id for entry in self._pending}
+                waiting = [exchange for exchange in spooled if exchange.id not in known]
+                self._pending += [_Entry(exchange, spooled=True) for exchange in waiting[:room]]
+                self._left_on_disk = len(waiting) > room
+                self._changed.notify_all()
+                if self._pending:
+                    self._ensure_thread()
 
     def _ensure_thread(self) -> None:
         if self._thread is None or not self._thread.is_alive():
@@ -200,16 +203,17 @@ class Recorder:
     def _write(self) -> None:
         while True:
             with self._changed:
-                while not self._pending and not self._closing:
-                    if self._left_on_disk:
-                        self._take_up_spooled()
-                        continue
+                while not (self._pending or self._closing or self._left_on_disk):
                     self._changed.wait()
                 if self._closing:
                     return
+                idle = not self._pending
                 # Past the head only one step, and only when the head has failed while the rest had no chance.
                 skip = len(self._pending) > 1 and self._pending[0].attempts >= PATIENCE
                 batch = self._pending[: 2 if skip else 1]
+            if idle:
+                self._take_up_spooled()
+                continue
             stored = [self._try(entry) for entry in batch]  # Both are tried, whatever became of the first.
             if not any(stored):
                 self._back_off()

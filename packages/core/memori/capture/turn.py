@@ -72,7 +72,11 @@ class Hooks:
         if attribution is None:
             self._skip()
             return None
-        sent = _own(sent)
+        try:
+            sent = _own(sent)
+        except Exception as error:  # noqa: BLE001 - memory never harms the call
+            self._failures.note_or_raise("reading a call", error)
+            return None
         turn = Turn(self._recorder, self._failures, self._settings.injection_role, attribution, sent, provider)
         if not recall:
             return turn
@@ -160,9 +164,16 @@ class Turn:
             if self._finished:
                 return
             self._finished = True
-        reply = _own(reply)
+        try:
+            error = self._record(_own(reply), model=model, partial=partial, wait=wait)
+        except Exception as failure:  # noqa: BLE001 - memory never harms the call
+            error = failure
+        if error is not None:
+            self._failures.note_or_raise("recording a call", error)
+
+    def _record(self, reply: tuple[Message, ...], *, model: str | None, partial: bool, wait: bool) -> Exception | None:
         if not self._sent and not reply:
-            return
+            return None
         exchange = Exchange(
             id=uuid4().hex,
             attribution=self._attribution,
@@ -173,9 +184,7 @@ class Turn:
             model=model,
             partial=partial,
         )
-        error = self._recorder.record(exchange, wait=wait)
-        if error is not None:
-            self._failures.note_or_raise("recording a call", error)
+        return self._recorder.record(exchange, wait=wait)
 
     async def afinish(self, reply: Sequence[Message], *, model: str | None, partial: bool = False) -> None:
         """Do what `finish` does without blocking the event loop; cancelled, without waiting for it to be stored."""

@@ -14,7 +14,7 @@ import inspect
 import logging
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar
@@ -124,7 +124,8 @@ def answering(hooks: Sequence[CallHooks]) -> Iterator[None]:
     try:
         yield
     finally:
-        _answering.reset(token)
+        with suppress(ValueError):  # A generator that goes on in another context: nothing to restore.
+            _answering.reset(token)
 
 
 def override(owner: Any, name: str, value: Any) -> Callable[[], None]:
