@@ -22,6 +22,7 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.pool import AssertionPool, NullPool, SingletonThreadPool, StaticPool
 
 from memori.errors import ConfigurationError, MemoriError, NotBuiltError, StorageError, UnsupportedConnectionError
+from memori.storage.choose import storage_from
 from memori.storage.sql import SQLStorage
 from memori.testing.storage import NOW, exchange, new_fact, revision
 from memori.types import Revision
@@ -278,6 +279,43 @@ def test_a_factory_that_fails_is_asked_again() -> None:
     connection.close()
 
 
+def test_a_factory_of_connections_that_do_not_work() -> None:
+    """Fails when sqlite3's own error gets out of a factory's connection that is closed, or another thread's."""
+    closed = sqlite3.connect(":memory:")
+    closed.close()
+    with pytest.raises(StorageError, match="closed: pass an open one"):
+        SQLStorage(same(closed)).facts("alice")
+    bound = sqlite3.connect(":memory:")
+    with pytest.raises(StorageError, match="thread"):
+        elsewhere(lambda: SQLStorage(same(bound)).facts("alice"))
+    bound.close()
+
+
+def test_a_factory_that_does_not_return_holds_nobody_for_long() -> None:
+    """Fails when another thread, or `close`, waits for the factory longer than it may."""
+    called, back = threading.Event(), threading.Event()
+
+    def factory() -> str:
+        called.set()
+        assert back.wait(60)
+        return ":memory:"
+
+    storage = storage_from(factory, busy_timeout_s=0.05)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(lambda: storage.build())
+        try:
+            assert called.wait(60)
+            with pytest.raises(StorageError, match="other threads"):
+                storage.facts("alice")
+            storage.close()
+            assert not first.done()
+        finally:
+            back.set()
+        first.result(60)
+    assert storage.facts("alice") == []
+    storage.close()
+
+
 def test_a_factory_of_nothing_useful() -> None:
     """Fails when a factory's mistake is reported as the database's."""
     with pytest.raises(UnsupportedConnectionError, match="NoneType"):
@@ -301,6 +339,48 @@ def test_an_engine_is_left_as_it_was(tmp_path: Path) -> None:
     with own.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM memori_conversation_message")) == 2
     own.dispose()
+
+
+def test_a_connection_a_thread_may_be_in_a_transaction(tmp_path: Path) -> None:
+    """Fails when what the user's thread has not committed is rolled back, because memori's gets that connection too."""
+    own = engine(tmp_path / "memori.db", poolclass=SingletonThreadPool)
+    storage = SQLStorage(own, busy_timeout_s=0.05)
+    storage.build()
+    with own.connect() as connection:
+        connection.execute(text("CREATE TABLE mine (x)"))
+        connection.execute(text("INSERT INTO mine VALUES (1)"))
+        with pytest.raises(StorageError, match="transaction of yours"):
+            storage.record(exchange("Hi."))
+        connection.commit()
+        assert connection.scalar(text("SELECT count(*) FROM mine")) == 1
+    assert len(storage.record(exchange("Hi."))) == 2
+    own.dispose()
+
+
+def test_the_one_connection_of_an_engine_in_use(tmp_path: Path) -> None:
+    """Fails when SQLAlchemy's AssertionError gets out."""
+    own = engine(tmp_path / "memori.db", poolclass=AssertionPool)
+    storage = SQLStorage(own)
+    storage.build()
+    with own.connect(), pytest.raises(StorageError, match="in use"):
+        storage.facts("alice")
+    assert storage.facts("alice") == []
+    own.dispose()
+
+
+def test_drivers_that_do_not_tell_of_transactions_are_not_shared() -> None:
+    """Fails when a live or lent connection is taken on which memori could end a transaction of the user's."""
+    connections = pytest.importorskip("MySQLdb.connections", exc_type=ImportError)
+    live = connections.Connection.__new__(connections.Connection)  # Without a server.
+    pooled = create_engine("mysql+mysqldb://me@host/x", poolclass=StaticPool)
+    for conn in (live, (live, lambda: None), pooled):
+        with pytest.raises(UnsupportedConnectionError, match=r"mysqlclient.*transaction of yours.*URL"):
+            SQLStorage(conn)
+    given_back: list[Any] = []
+    for factory in (lambda: live, lambda: (live, given_back.append)):
+        with pytest.raises(UnsupportedConnectionError, match="mysqlclient"):
+            SQLStorage(factory).build()
+    assert given_back == [live]
 
 
 def test_an_engine_that_begins_transactions_itself(tmp_path: Path) -> None:
@@ -581,6 +661,22 @@ def test_errors_do_not_tell_what_was_said(tmp_path: Path) -> None:
     while error is not None:
         assert "swordfish" not in str(error)
         error = error.__cause__
+    storage.close()
+
+
+def test_no_more_threads_is_no_failure_of_what_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails when a row that was committed is reported as failed, because the log could not be synced beside."""
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    storage = SQLStorage(tmp_path / "memori.db")
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        storage.build()
+        assert len(storage.record(exchange("Hi."))) == 2
+        storage.close()
+    assert len(storage.messages("alice")) == 2
     storage.close()
 
 

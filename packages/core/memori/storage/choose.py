@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from memori.storage.connect import NotRelationalError, is_factory, speaks_mongo
+from memori.storage.gate import taking
 from memori.storage.sql import SQLStorage
 
 if TYPE_CHECKING:
@@ -47,14 +48,18 @@ class _Deferred:
         self._choosing = threading.Lock()
 
     def __getattr__(self, name: str) -> Any:
-        with self._choosing:
-            if self._chosen is None:
-                try:
-                    self._relational.reach()
-                    self._chosen = self._relational
-                except NotRelationalError as found:
-                    self._chosen = self._mongo(found)
-            return getattr(self._chosen, name)
+        chosen = self._chosen
+        if chosen is None:
+            with taking(self._choosing, self._busy_timeout_s):
+                chosen = self._chosen
+                if chosen is None:
+                    try:
+                        self._relational.reach()
+                        chosen = self._relational
+                    except NotRelationalError as found:
+                        chosen = self._mongo(found)
+                    self._chosen = chosen
+        return getattr(chosen, name)
 
     def _mongo(self, found: NotRelationalError) -> MongoStorage:
         from memori.storage.deployment import closing

@@ -21,11 +21,11 @@ from typing import Any, TypeGuard
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy import exc as sqlalchemy_errors
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
-from sqlalchemy.pool import AssertionPool, NullPool, PoolProxiedConnection, QueuePool, StaticPool
+from sqlalchemy.pool import AssertionPool, NullPool, PoolProxiedConnection, QueuePool, SingletonThreadPool, StaticPool
 
 from memori.errors import MemoriError, MissingExtraError, StorageError
 from memori.errors import UnsupportedConnectionError as Unsupported
-from memori.storage.database import Access, Database, execute, file_of, relax
+from memori.storage.database import Access, Database, connected, execute, file_of, relax
 from memori.storage.django import database_of, is_django, new_connection
 from memori.storage.pool import PerThreadPool
 
@@ -67,6 +67,8 @@ _SYNCHRONOUS = {
     "oracledb_async": "oracledb",
     "aioodbc": "pyodbc",
 }
+# Drivers whose connections do not say whether a transaction is open on them.
+_SILENT = {"mysql+mysqldb": "mysqlclient", "mariadb+mysqldb": "mysqlclient", "postgresql+pg8000": "pg8000"}
 _ANY_THREAD = (
     "memori works from several threads: connect with sqlite3.connect(…, check_same_thread=False), an Engine with "
     "create_engine('sqlite://', poolclass=StaticPool, connect_args={'check_same_thread': False})"
@@ -231,10 +233,14 @@ def _from_engine(engine: Engine, busy_timeout_s: float) -> Access:
         raise Unsupported(f"got the engine of an asynchronous driver: pass {_synchronous(engine.url)!r}")
     if engine.dialect.name == "sqlite" and engine.url.database in (None, "", ":memory:"):
         # Whatever the pool, there is one database a connection: this thread's, which the user looks into.
-        with engine.connect() as connection:
+        with connected(engine) as connection:
             driver: Any = connection.connection.driver_connection
         return _from_connection(driver, busy_timeout_s, keep=engine)
-    return Access(engine=engine, single=isinstance(engine.pool, StaticPool | AssertionPool))
+    # A connection that the user's thread gets as well may be in a transaction of theirs.
+    single = isinstance(engine.pool, StaticPool | AssertionPool | SingletonThreadPool)
+    if single:
+        _refuse_silent(f"{engine.dialect.name}+{engine.dialect.driver}")
+    return Access(engine=engine, single=single)
 
 
 def _bind(conn: Any) -> Engine:
@@ -256,6 +262,7 @@ def _from_connection(
         keep: What must live as long as the connection is used.
     """
     dialect = _dialect(connection) or ""
+    _refuse_silent(dialect)
     if dialect == "sqlite":
         try:
             path = file_of(connection)
@@ -291,6 +298,7 @@ def _from_factory(factory: Callable[[], Any], busy_timeout_s: float) -> Access:
     options: dict[str, Any] = _dialect_options(dialect)
     if release is not None:
         release()
+        _refuse_silent(dialect)
         # What it lends may be the same one each time: one after the other.
         engine = create_engine(
             _ours(make_url(f"{dialect}://")), creator=lambda: _Borrowed(*_take(factory)), poolclass=NullPool, **options
@@ -319,6 +327,15 @@ def _from_factory(factory: Callable[[], Any], busy_timeout_s: float) -> Access:
 
     engine = create_engine(_ours(make_url(f"{dialect}://")), creator=opened, **pool, **options)
     return Access(engine=engine, made_for_us=True, close=engine.dispose)
+
+
+def _refuse_silent(dialect: str) -> None:
+    """Refuse to share a connection on which a transaction of the user's would be ended with memori's."""
+    if dialect in _SILENT:
+        raise Unsupported(
+            f"a connection of {_SILENT[dialect]} does not say whether a transaction of yours is open on it: "
+            "pass a URL, or a callable that opens one"
+        )
 
 
 def _from_django(conn: Any, busy_timeout_s: float) -> Access:

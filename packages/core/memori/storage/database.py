@@ -16,12 +16,13 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy import exc as sqlalchemy_errors
+from sqlalchemy.pool import AssertionPool, SingletonThreadPool
 
 from memori.errors import MemoriError, NotBuiltError, StorageError
 from memori.storage.durability import LogSync
 from memori.storage.gate import Gate, taking
 
-__all__ = ["Access", "Database", "execute", "file_of", "relax"]
+__all__ = ["Access", "Database", "connected", "execute", "file_of", "relax"]
 
 T = TypeVar("T")
 
@@ -111,8 +112,9 @@ class Database:
         """Leave to the parent process what it opened: called in the child after a fork."""
         self._renew_locks()
         self._sync.reset()
-        if self._access is not None and not self._access.single:
-            self._access.engine.dispose(close=False)
+        access = self._access
+        if access is not None and (not access.single or isinstance(access.engine.pool, SingletonThreadPool)):
+            access.engine.dispose(close=False)
 
     def reach(self) -> None:
         """Find out how to get at the database, if that is not known yet; what cannot be reached may still fail."""
@@ -139,8 +141,11 @@ class Database:
 
     def close(self) -> None:
         """Close what memori opened itself."""
-        with self._resolving:
-            access, self._access = self._access, None
+        # Whoever still finds out how to get there may never come back.
+        resolved = self._resolving.acquire(timeout=self._timeout_s)
+        access, self._access = self._access, None
+        if resolved:
+            self._resolving.release()
         self._sync.settle(self._timeout_s)
         if access is not None and access.close is not None:
             try:
@@ -155,7 +160,12 @@ class Database:
             with taking(self._resolving, self._timeout_s):
                 access = self._access
                 if access is None:
-                    access = self._access = self._resolve()
+                    try:
+                        access = self._access = self._resolve()
+                    except MemoriError:
+                        raise
+                    except Exception as error:  # A callable may return what is closed, or bound to another thread.
+                        raise _storage_error(error) from error
                     self._file = access.file or self._file
         return access
 
@@ -188,7 +198,7 @@ class Database:
 
     @contextlib.contextmanager
     def _connection(self, access: Access, building: bool, deadline: float) -> Iterator[Connection]:
-        connection = self._sqlite_connection(access, building) if access.sqlite else access.engine.connect()
+        connection = self._sqlite_connection(access, building) if access.sqlite else connected(access.engine)
         with connection, _sound(connection, access):
             if access.single and not access.made_for_us:
                 _await_users_transaction(connection, deadline)
@@ -208,7 +218,7 @@ class Database:
                 raise NotBuiltError(
                     f"there is no database file {self._file}: restore it, or call config.storage.build() to begin one"
                 )
-            connection = access.engine.connect()
+            connection = connected(access.engine)
             try:
                 info = connection.info
                 if "memori_file" not in info:
@@ -320,6 +330,22 @@ def _settings(driver: Any, deadline: float) -> Iterator[None]:
         with contextlib.suppress(sqlite3.Error):  # Closed meanwhile: nothing to put back.
             for name, value in before.items():
                 execute(driver, f"PRAGMA {name} = {value}")
+
+
+def connected(engine: Engine) -> Connection:
+    """Return a connection of *engine*.
+
+    Raises:
+        StorageError: It has one only, which is in use.
+    """
+    try:
+        return engine.connect()
+    except AssertionError as error:
+        if not isinstance(engine.pool, AssertionPool):
+            raise
+        raise StorageError(
+            "the one connection of the Engine passed as conn= is in use: give it back, or pass an Engine with more"
+        ) from error
 
 
 def execute(driver: Any, statement: str) -> Any:

@@ -29,7 +29,10 @@ class LogSync:
             self._due = database
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._serve, name="memori-log-sync", daemon=True)
-                self._thread.start()
+                try:
+                    self._thread.start()
+                except RuntimeError:  # No more threads, but the row is stored: the next commit tries again.
+                    self._due = None
             self._changed.notify_all()
 
     def settle(self, timeout_s: float) -> None:
