@@ -832,6 +832,18 @@ def test_without_a_thread_the_running_session_is_the_conversations(memori: Memor
     assert len({item.session_id for item in found}) == 1
 
 
+def test_what_failed_in_one_session_is_said_in_another(memori: Memori, user: str) -> None:
+    """Fails when the same words, said in a session after a call failed in another, are taken for a retry's."""
+    agent = agent_for(memori, scripted(RefusedError("no"), AIMessage(ANSWER)), checkpointer=None)
+    with memori.scope(user, session_id="first"), pytest.raises(RefusedError):
+        agent.invoke(ask(SAID), context=MemoriContext(user))
+    with memori.scope(user, session_id="second"):
+        agent.invoke(ask(SAID), context=MemoriContext(user))
+    assert memori.augmentation.wait(30)
+    assert said(memori.messages(entity_id=user, session_id="first")) == [USER_SAID]
+    assert said(memori.messages(entity_id=user, session_id="second")) == [USER_SAID, ANSWERED]
+
+
 def test_the_block_may_be_the_systems(tmp_path: Path) -> None:
     """Fails when ``injection_role`` does not count, or a system prompt is lost beside memories."""
     settings = Settings(injection_role="system", recall_timeout_s=10.0, capture_timeout_s=10.0)

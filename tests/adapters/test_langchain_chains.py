@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -322,6 +325,46 @@ def test_a_callback_keeps_what_came_of_a_stream_that_is_left(memori: Memori, use
     assert memori.augmentation.wait(30)
     found = memori.messages(entity_id=user)
     assert [(item.content, item.partial) for item in found] == [(SAID, False), (begun, True)]
+
+
+def test_a_callback_notes_a_call_while_python_collects_a_stream_that_was_left(memori: Memori, user: str) -> None:
+    """Fails when a call waits for ever: a stream that was left ends in the midst of what the handler notes."""
+    handler = MemoriCallbackHandler(memori, user=user)
+
+    class Collecting(UUID):
+        def __hash__(self) -> int:
+            gc.collect()  # As Python may at any time; here where the call is noted.
+            return super().__hash__()
+
+    def ask() -> None:
+        gc.disable()
+        try:
+            stream = speaking().stream(SAID, {"callbacks": [handler]})
+            next(stream)
+            left: list[Any] = [stream]
+            left.append(left)
+            del stream, left
+            handler.on_chat_model_start({}, [[HumanMessage("Else?")]], run_id=Collecting(int=1))
+        finally:
+            gc.enable()
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert memori.augmentation.wait(30)
+    assert said(memori, user)[0] == USER_SAID
+
+
+def test_a_callback_takes_nobody_for_the_default(tmp_path: Path) -> None:
+    """Fails when a call whose user is blank, as a visitor's who is not logged in, is stored for somebody else."""
+    with Memori(conn=tmp_path / "memori.db") as memori:
+        memori.config.storage.build()
+        memori.attribution(entity_id="ann")
+        config: Any = {"callbacks": [MemoriCallbackHandler(memori, user="bob")], "metadata": {"user_id": ""}}
+        assert speaking().invoke(SAID, config).text == ANSWER
+        assert said(memori, "ann") == said(memori, "bob") == []
+        assert "must not be empty" in str(memori.status().last_failure)
 
 
 def test_a_callback_leaves_failed_calls_and_calls_for_nobody_alone(memori: Memori, user: str) -> None:

@@ -330,6 +330,28 @@ class TestRegistering:
             assert text(model.requests[1]).count("<memories id=") == 1
             assert stored(memori) == ONCE
 
+    def test_of_two_memories_is_kept_by_both_when_cancelled(self, memori: Memori, tmp_path: Path) -> None:
+        """Fails when a reply that has come is lost to the second, because the task ended while the first stored it."""
+
+        class Cancelled(Streaming):
+            async def _astream(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+                yield ChatGenerationChunk(message=AIMessageChunk(content="Teal."))
+                task = asyncio.current_task()
+                assert task is not None
+                task.cancel()
+
+        async def main() -> None:
+            with pytest.raises(asyncio.CancelledError):
+                async for _ in model.astream(ASKED):
+                    pass
+
+        with Memori(conn=tmp_path / "other.db") as other:
+            other.config.storage.build()
+            model = registered(other, registered(memori, Cancelled()))
+            with memori.scope("alice"), other.scope("alice"):
+                asyncio.run(main())
+            assert stored(memori) == stored(other) == ONCE
+
     def test_of_two_models_keeps_what_both_say(self, memori: Memori) -> None:
         """Fails when one memory serves one model only."""
         models = [registered(memori, Model()), registered(memori, Streaming())]
@@ -623,6 +645,24 @@ class TestStreams:
                 assert str(model.stream_events(ASKED, version="v3").text) == "Teal."
         assert TEAL in text(model.requests[0])
         assert stored(memori) == ([("user", ASKED), ("assistant", "Te")] if left else ONCE)
+
+    def test_that_break_before_anything_is_said_are_tried_again(self, memori: Memori) -> None:
+        """Fails when words that are sent again, because nothing came of them, are stored twice."""
+
+        class Hesitant(Streaming):
+            def _stream(self, *args: Any, **kwargs: Any) -> Any:
+                yield ChatGenerationChunk(message=AIMessageChunk(content=""))
+                if not self.requests:
+                    self.requests.append([])
+                    raise ConnectionError("overloaded")
+                yield ChatGenerationChunk(message=AIMessageChunk(content="Teal."))
+
+        model = registered(memori, Hesitant())
+        with memori.scope("alice", session_id="one"):
+            with pytest.raises(ConnectionError, match="overloaded"):
+                list(model.stream(ASKED))
+            list(model.stream(ASKED))
+        assert stored(memori) == ONCE
 
     def test_that_are_cancelled_keep_what_came_at_once(self, memori: Memori) -> None:
         """Fails when a task that is cancelled in mid-stream loses what its user has seen."""

@@ -44,7 +44,8 @@ class Identity:
         self._settings = settings
         self._key = next(_keys)
         self._default = _Scope()
-        self._lock = threading.Lock()
+        # An adapter may ask in the midst of it: when Python collects a run that was left, its turn is recorded.
+        self._lock = threading.RLock()
         self._sessions: OrderedDict[tuple[str, str | None], tuple[str, float]] = OrderedDict()
 
     def set_default(self, entity_id: str, process_id: str | None) -> None:

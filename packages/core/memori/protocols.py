@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, runt
 
 if TYPE_CHECKING:
     from memori.types import (
+        Attribution,
         Candidates,
         Changes,
         Exchange,
@@ -328,6 +329,10 @@ class CallTurn(Protocol):
 
 class Turn(CallTurn, Protocol):
     """One call under way, as adapters of frameworks have it from `memori.Memori.turn`."""
+
+    @property
+    def attribution(self) -> Attribution:
+        """Whose the exchange is, and the session that it is stored in."""
 
     async def afinish(self, reply: Sequence[Message], *, model: str | None, partial: bool = False) -> None:
         """Do what `finish` does without blocking the event loop; cancelled, without waiting for it to be stored."""

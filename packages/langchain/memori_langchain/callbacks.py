@@ -87,7 +87,8 @@ class MemoriCallbackHandler(BaseCallbackHandler):
         self._memori = memori
         self._user = user
         self._process = process
-        self._lock = threading.Lock()
+        # Python may collect a stream that was left, which ends its call here, in the midst of what holds the lock.
+        self._lock = threading.RLock()
         self._turns: OrderedDict[UUID, Turn] = OrderedDict()
 
     def on_chat_model_start(
@@ -136,10 +137,11 @@ class MemoriCallbackHandler(BaseCallbackHandler):
         if is_under_way(self._memori) or any(name in metadata for name in _INTERNAL):
             return
         session = metadata.get("session_id") or metadata.get("thread_id")
+        user = metadata.get("user_id")
         turn = self._memori.turn(
             said,
             provider=str(metadata.get("ls_provider") or "langchain"),
-            entity_id=metadata.get("user_id") or self._user,
+            entity_id=self._user if user is None else user,
             process_id=self._process,
             session_id=None if session is None else str(session),
             recall=False,

@@ -14,6 +14,7 @@ from langchain_core.messages import BaseMessage, SystemMessage, ToolMessage
 from langgraph.runtime import Runtime
 
 from memori import Memori, Message, Turn
+from memori.types import Attribution
 from memori_langchain.callbacks import Heard, hearing
 from memori_langchain.context import User, Whose, whose
 from memori_langchain.messages import model_name, sent, takes_parts, with_block
@@ -53,8 +54,9 @@ class MemoriMiddleware(AgentMiddleware[AgentState[Any], Any]):
         self._memori = memori.ready()
         self._user = user
         self._process = process
-        self._lock = threading.Lock()
-        self._unanswered: OrderedDict[tuple[str, str | None], tuple[Message, ...]] = OrderedDict()
+        # Python may collect a run that was left, which ends its call here, in the midst of what holds the lock.
+        self._lock = threading.RLock()
+        self._unanswered: OrderedDict[Attribution, tuple[Message, ...]] = OrderedDict()
         self.tools = [MemoriSearchTool(memori=memori, user=user)] if search else []
 
     def before_agent(self, state: AgentState[Any], runtime: Runtime[Any]) -> None:
@@ -83,7 +85,7 @@ class MemoriMiddleware(AgentMiddleware[AgentState[Any], Any]):
             raise
         if recording := self._recording(call, turn):
             recording.finish(self._read(response.result), model=_model(response))
-        self._answered(call)
+        self._answered(turn)
         return response
 
     async def awrap_model_call(
@@ -104,7 +106,7 @@ class MemoriMiddleware(AgentMiddleware[AgentState[Any], Any]):
             raise
         if recording := self._recording(call, turn):
             await recording.afinish(self._read(response.result), model=_model(response))
-        self._answered(call)
+        self._answered(turn)
         return response
 
     def after_agent(self, state: AgentState[Any], runtime: Runtime[Any]) -> None:
@@ -159,6 +161,8 @@ class MemoriMiddleware(AgentMiddleware[AgentState[Any], Any]):
 
     def _interrupted(self, call: _Call, turn: Turn | None, heard: Heard) -> None:
         """Record what there is, while an error is on its way to the caller: ours must not take its place."""
+        if turn is None or call.whose.delegated:
+            return
         try:
             if recording := self._recording(call, turn):
                 message = heard.message()
@@ -168,8 +172,8 @@ class MemoriMiddleware(AgentMiddleware[AgentState[Any], Any]):
             log.exception("an interrupted turn could not be recorded")
         if not any(message.role == "assistant" for message in call.said):
             with self._lock:
-                self._unanswered[call.key] = call.said
-                self._unanswered.move_to_end(call.key)
+                self._unanswered[turn.attribution] = call.said
+                self._unanswered.move_to_end(turn.attribution)
                 if len(self._unanswered) > _UNANSWERED:
                     self._unanswered.popitem(last=False)
 
@@ -178,15 +182,16 @@ class MemoriMiddleware(AgentMiddleware[AgentState[Any], Any]):
         if turn is None or call.whose.delegated:
             return None
         with self._lock:
-            stored = self._unanswered.get(call.key, ())
+            stored = self._unanswered.get(turn.attribution, ())
         # Before a first answer nothing tells words that are sent again from words that are said again.
         if stored and call.said[: len(stored)] == stored:
             return self._memori.turn(call.said[len(stored) :], **call.recording)
         return turn
 
-    def _answered(self, call: _Call) -> None:
-        with self._lock:
-            self._unanswered.pop(call.key, None)
+    def _answered(self, turn: Turn | None) -> None:
+        if turn is not None:
+            with self._lock:
+                self._unanswered.pop(turn.attribution, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,11 +201,6 @@ class _Call:
     said: tuple[Message, ...]
     whose: Whose
     provider: str
-
-    @property
-    def key(self) -> tuple[str, str | None]:
-        """Whose conversation it is, and which."""
-        return self.whose.user_id, self.whose.session_id
 
     @property
     def options(self) -> dict[str, Any]:

@@ -201,21 +201,31 @@ class _Call:
     async def afinish(self, message: BaseMessage | None = None) -> None:
         """Do what `finish` does, without blocking the event loop."""
         errors = []
-        for memori, turn in self._ended():
+        turns = self._ended()
+        while turns:
+            memori, turn = turns.pop(0)
             try:
                 said, model = self._read(memori, message)
                 await turn.afinish(said, model=model)
             except Exception as error:  # noqa: BLE001 - raised below, when every turn has had its reply
                 errors.append(error)
+            except BaseException:
+                self._leave(turns, message, partial=False)
+                raise
         if errors:
             raise errors[0]
 
     def interrupted(self) -> None:
         """Record what was seen, if anything, where an error is on its way to the caller, or nobody reads on."""
-        for memori, turn in self._ended() if self._seen else ():
+        if self._seen:
+            self._leave(self._ended(), None, partial=True)
+
+    def _leave(self, turns: Sequence[tuple[Memori, Turn]], message: BaseMessage | None, *, partial: bool) -> None:
+        for memori, turn in turns:
             try:
-                said, model = self._read(memori, None)
-                turn.finish(said, model=model, partial=True, wait=False)
+                said, model = self._read(memori, message)
+                if said or not partial:  # Chunks may come before any words do, and the call be tried again.
+                    turn.finish(said, model=model, partial=partial, wait=False)
             except Exception:
                 log.exception("an interrupted reply could not be recorded")
 

@@ -136,6 +136,7 @@ class Turn:
     Attributes:
         block: What to inject; None: nothing.
         role: The role to inject it under.
+        attribution: Whose the exchange is, and the session that it is stored in.
     """
 
     def __init__(
@@ -151,7 +152,7 @@ class Turn:
         self.role = role
         self._recorder = recorder
         self._failures = failures
-        self._attribution = attribution
+        self.attribution = attribution
         self._sent = sent
         self._provider = provider
         self._at = datetime.now(UTC)
@@ -176,7 +177,7 @@ class Turn:
             return None
         exchange = Exchange(
             id=uuid4().hex,
-            attribution=self._attribution,
+            attribution=self.attribution,
             sent=self._sent,
             reply=reply,
             at=self._at,
