@@ -8,9 +8,10 @@ import copy
 import json
 import logging
 import re
+import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -316,6 +317,26 @@ class TestDelegation:
         agent.run("Good morning!", user_id="ann", session_id="s")
         agent.run("Hello!", user_id="ann", session_id="s")
         assert [content for role, content in stored(memori) if role == "user"] == ["Good morning!", "Hello!"]
+
+    def test_is_not_what_a_user_repeats_to_another_agent(
+        self, memori: Memori, model: OpenAIChat, server: ProviderServer
+    ) -> None:
+        """Fails when one agent's answer, said to another by the user, is taken for a step of a workflow."""
+        first, second = (
+            Agent(name=name, model=model, telemetry=False, db=database(), **memori_agent_kwargs(memori))
+            for name in ("one", "two")
+        )
+        server.script(Reply(text="Begin."), Reply(text="My favorite color is blue."))
+        # Also in a session that a workflow was in.
+        steps: Any = [Step(name="one", agent=first)]
+        Workflow(name="flow", steps=steps, telemetry=False, db=database()).run("Hi.", user_id="ann", session_id="s")
+        first.run("Name a color.", user_id="ann", session_id="s")
+        second.run("My favorite color is blue.", user_id="ann", session_id="s")
+        assert [content for role, content in stored(memori) if role == "user"] == [
+            "Hi.",
+            "Name a color.",
+            "My favorite color is blue.",
+        ]
 
     def test_by_a_tool_that_runs_another_agent(self, memori: Memori, model: OpenAIChat, server: ProviderServer) -> None:
         """Fails when a prompt that a model wrote in a tool call is stored as the user's word."""
@@ -711,6 +732,79 @@ class TestRegistration:
             other.llm.register(agent)
             agent.run("Hi.", user_id="ann", session_id="s")
             assert stored(memori) == stored(other) == [("user", "Hi."), ("assistant", "Known: ")]
+
+    def run(self, server: ProviderServer, *memoris: Memori) -> Any:
+        from openai import OpenAI
+
+        with OpenAI(base_url=f"{server.url}/v1", api_key="local", max_retries=0) as client:
+            model = OpenAIChat(id="gpt-4o-mini", client=client, retries=0)
+            for memori in memoris:
+                memori.llm.register(model)
+            return Agent(model=model, telemetry=False).run("Hi.", user_id="ann", session_id="s")
+
+    def arun(
+        self, server: ProviderServer, *memoris: Memori, meanwhile: Callable[[asyncio.Task[Any]], None] | None = None
+    ) -> Any:
+        async def main() -> Any:
+            from openai import AsyncOpenAI
+
+            async with AsyncOpenAI(base_url=f"{server.url}/v1", api_key="local", max_retries=0) as client:
+                model = OpenAIChat(id="gpt-4o-mini", async_client=client, retries=0)
+                for memori in memoris:
+                    memori.llm.register(model)
+                agent = Agent(model=model, telemetry=False)
+                task = asyncio.ensure_future(agent.arun("Hi.", user_id="ann", session_id="s"))
+                if meanwhile is not None:
+                    meanwhile(task)
+                await asyncio.wait([task])
+                return None if task.cancelled() else task.result()
+
+        return asyncio.run(main())
+
+    @pytest.mark.parametrize("entry", ["run", "arun"])
+    def test_with_two_instances_one_of_which_fails(self, memori: Memori, tmp_path: Path, entry: str) -> None:
+        """Fails when the error that one instance is to raise costs the other the exchange."""
+
+        def answer(request: ProviderRequest) -> str:
+            with sqlite3.connect(tmp_path / "failing.db") as connection:
+                connection.execute("ALTER TABLE memori_entity RENAME TO hidden")
+            connection.close()
+            return "Hello."
+
+        with Memori(conn=tmp_path / "failing.db", on_error="raise") as failing, ProviderServer(answer=answer) as server:
+            failing.config.storage.build()
+            run = (self.run if entry == "run" else self.arun)(server, failing, memori)
+            assert run.status.value == "ERROR"
+            assert stored(memori) == [("user", "Hi."), ("assistant", "Hello.")]
+            with sqlite3.connect(tmp_path / "failing.db") as connection:
+                connection.execute("ALTER TABLE hidden RENAME TO memori_entity")
+            connection.close()
+
+    def test_with_two_instances_when_cancelled_while_the_first_stores(self, memori: Memori, tmp_path: Path) -> None:
+        """Fails when a task that is cancelled while one instance stores its reply costs the other the exchange."""
+        locks: list[sqlite3.Connection] = []
+
+        def answer(request: ProviderRequest) -> str:
+            locks.append(sqlite3.connect(tmp_path / "slow.db", isolation_level=None, check_same_thread=False))
+            locks[0].execute("BEGIN EXCLUSIVE")
+            return "Hello."
+
+        def cancel(task: asyncio.Task[Any]) -> None:
+            if slow.status().pending:
+                task.cancel()
+            else:
+                asyncio.get_running_loop().call_later(0.005, cancel, task)
+
+        with Memori(conn=tmp_path / "slow.db") as slow, ProviderServer(answer=answer) as server:
+            slow.config.storage.build()
+            slow.config.recall_timeout_s = slow.config.capture_timeout_s = 60.0
+            try:
+                self.arun(server, slow, memori, meanwhile=cancel)
+            finally:
+                locks[0].close()
+            for instance in (memori, slow):
+                assert instance.augmentation.wait(30)
+                assert stored(instance) == [("user", "Hi."), ("assistant", "Hello.")]
 
     def test_refuses_what_runs_nothing(self, memori: Memori) -> None:
         """Fails when something of Agno's without a model is accepted, or the message does not say what to pass."""

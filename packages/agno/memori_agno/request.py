@@ -132,23 +132,44 @@ class Request:
 
     def finish(self, response: ModelResponse | None = None) -> None:
         """Record the reply: *response*, or what the stream brought."""
+        errors = []
         for turn, said, partial in self._closing(response):
-            turn.finish(said, model=self._model.id, partial=partial)
+            try:
+                turn.finish(said, model=self._model.id, partial=partial)
+            except Exception as error:  # noqa: BLE001 - raised below, when every turn has had its reply
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
     async def afinish(self, response: ModelResponse | None = None) -> None:
         """Do what `finish` does without blocking the event loop."""
-        for turn, said, partial in self._closing(response):
-            await turn.afinish(said, model=self._model.id, partial=partial)
+        errors = []
+        closing = self._closing(response)
+        for turn, said, partial in closing:
+            try:
+                await turn.afinish(said, model=self._model.id, partial=partial)
+            except Exception as error:  # noqa: BLE001 - raised below, when every turn has had its reply
+                errors.append(error)
+            except BaseException:  # Cancelled: the others have no time to wait either.
+                self._hand_in(closing)
+                raise
+        if errors:
+            raise errors[0]
 
     def interrupted(self, error: BaseException) -> None:
         """Record a stream that broke off or was left, as far as it came: *error* is on its way to the caller."""
         if isinstance(error, GeneratorExit) and self._run is not None:
             leave(self._run)
         if self._deltas:  # Of a stream that never began nothing was answered.
-            # An error of ours must not take the place of the caller's.
-            with contextlib.suppress(Exception):
-                for turn, said, _ in self._closing(None, partial=True):
-                    turn.finish(said, model=self._model.id, partial=True, wait=False)
+            self._hand_in(self._closing(None, partial=True))
+
+    def _hand_in(self, closing: Iterator[_Closing]) -> None:
+        """Record without waiting for it, where an error is on its way to the caller: ours must not take its place."""
+        # What fails is logged and counted where it does.
+        with contextlib.suppress(Exception):
+            for turn, said, partial in closing:
+                with contextlib.suppress(Exception):
+                    turn.finish(said, model=self._model.id, partial=partial, wait=False)
 
     def _join(self, memori: Memori, mark: Mark | None, within: Sequence[Outer]) -> None:
         run = self._run
@@ -160,7 +181,9 @@ class Request:
         if attribute(run, "agent_name", "team_name") is None and memori.config.process_id is not None:
             process = None  # Agno made an id up; the application has named the process.
         writer = None if mark is None else mark.writer
-        if said and said[-1].role == "user" and wrote(memori, entity, session, by, said[-1].content):
+        # The run itself is told of its workflow only when it is over.
+        step = bool((getattr(run, "session_state", None) or {}).get("workflow_id"))
+        if step and said and said[-1].role == "user" and wrote(memori, entity, session, by, said[-1].content):
             writer = ""  # As it is stored already, so that it is not stored again.
         elif within:
             writer = attribute(within[-1][0], "team_name", "agent_name", "team_id", "agent_id") or "agent"
