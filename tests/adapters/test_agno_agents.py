@@ -296,6 +296,57 @@ class TestDelegation:
             ("assistant", "Here is soup."),
         ]
 
+    @pytest.mark.parametrize("stream", [False, True])
+    def test_to_a_member_that_answers_the_user(
+        self, memori: Memori, model: OpenAIChat, server: ProviderServer, stream: bool
+    ) -> None:
+        """Fails when a member's answer that the leader hands on unread is not stored, or is stored twice."""
+        hooks = memori_agent_kwargs(memori)
+        cook = Agent(name="cook", role="Cooks", model=model, telemetry=False, **hooks)
+        team: Any = Team(name="kitchen", members=[cook], model=model, telemetry=False, respond_directly=True, **hooks)
+        server.script(DELEGATED, Reply(text="Soup."))
+        run = team.run("What do I eat?", user_id="ann", session_id="s", stream=stream)
+        if stream:
+            list(run)
+        assert stored(memori) == [
+            ("user", "What do I eat?"),
+            ("assistant", f"delegate_task_to_member({json.dumps({'member_id': 'cook', 'task': TASK})})"),
+            ("tool", "Soup."),
+        ]
+
+    @pytest.mark.parametrize("entry", ["run", "stream", "arun"])
+    def test_to_a_member_is_kept_when_the_leader_then_fails(
+        self, memori: Memori, model: OpenAIChat, server: ProviderServer, entry: str
+    ) -> None:
+        """Fails when a member's answer is lost because the leader's next request was refused, or is stored twice."""
+        hooks = memori_agent_kwargs(memori)
+        cook = Agent(name="cook", role="Cooks", model=model, telemetry=False, **hooks)
+        team: Any = Team(name="kitchen", members=[cook], model=model, telemetry=False, **hooks)
+        model.retries, model.delay_between_retries = 1, 0
+        server.script(DELEGATED, Reply(text="Soup."), *[Reply(status=503, error_message="no")] * 2)
+        options: Any = {"user_id": "ann", "session_id": "s"}
+        if entry == "arun":
+
+            async def main() -> None:
+                from openai import AsyncOpenAI
+
+                async with AsyncOpenAI(base_url=f"{server.url}/v1", api_key="local", max_retries=0) as client:
+                    model.async_client = client
+                    await team.arun("What do I eat?", **options)
+
+            asyncio.run(main())
+        else:
+            run = team.run("What do I eat?", stream=entry == "stream", **options)
+            if entry == "stream":
+                list(run)
+        assert memori.augmentation.wait(30)
+        assert len(server.requests) == 4
+        assert stored(memori) == [
+            ("user", "What do I eat?"),
+            ("assistant", f"delegate_task_to_member({json.dumps({'member_id': 'cook', 'task': TASK})})"),
+            ("tool", "Soup."),
+        ]
+
     def test_in_a_stream_that_a_web_server_takes_up_in_many_contexts(
         self, memori: Memori, model: OpenAIChat, server: ProviderServer
     ) -> None:
@@ -692,11 +743,16 @@ class TestRegistration:
         plain = copy.copy(model)
         assert type(plain).invoke.__get__(plain) == plain.invoke
 
-    def test_leaves_agnos_own_work_alone(self, memori: Memori, model: OpenAIChat, server: ProviderServer) -> None:
+    @pytest.mark.parametrize("hooked", [False, True])
+    def test_leaves_agnos_own_work_alone(
+        self, memori: Memori, model: OpenAIChat, server: ProviderServer, hooked: bool
+    ) -> None:
         """Fails when a summary that Agno asks the same model for is taken for a conversation."""
         memori.attribution("ann")
         memori.llm.register(model)
         agent = Agent(model=model, telemetry=False, db=database(), enable_session_summaries=True)
+        if hooked:
+            memori.llm.register(agent)
         server.script(Reply(text="Hello."), Reply(text='{"summary": "Nothing.", "topics": []}'))
         agent.run("Hi there.", user_id="ann", session_id="s")
         assert len(server.requests) == 2
@@ -876,6 +932,18 @@ class TestHarmless:
         assert stored(memori)[0] == ("user", "Count.")
         assert stored(memori)[1][1].startswith("One")
         assert memori.messages(entity_id="ann")[1].partial
+
+    def test_when_a_stream_breaks_off_before_anything_was_said(
+        self, memori: Memori, model: OpenAIChat, server: ProviderServer
+    ) -> None:
+        """Fails when what the user has to ask again is stored twice."""
+        agent = Agent(model=model, telemetry=False, **memori_agent_kwargs(memori))
+        server.script(Reply(text="One two three.", cut_after=1), Reply(text="One."))
+        for _ in range(2):
+            events: Any = agent.run("Count.", user_id="ann", session_id="s", stream=True)
+            list(events)
+        assert memori.augmentation.wait(30)
+        assert stored(memori) == [("user", "Count."), ("assistant", "One.")]
 
     def test_by_a_fallback_model(self, memori: Memori, model: OpenAIChat, server: ProviderServer) -> None:
         """Fails when the model that answers in another one's place is not listened to."""

@@ -14,6 +14,7 @@ from agno.models.base import Model
 
 from memori import Memori
 from memori_agno.listening import listen
+from memori_agno.request import ended
 from memori_agno.runs import Mark, mark_of, put_mark
 
 __all__ = ["AgentHooks", "MemoriHook", "memori_agent_kwargs", "models"]
@@ -42,7 +43,8 @@ def memori_agent_kwargs(
     it came. The run's ``user_id`` and ``session_id`` say whose it is. Failures of memory's never harm a run.
 
     Args:
-        pre_hooks, post_hooks: The application's own, which go in between: what they refuse is not stored.
+        pre_hooks, post_hooks: The application's own, which go in between: what they refuse is not stored, nor is a
+            reply that they were still at when its task was cancelled.
     """
     hook = MemoriHook(memori)
     return {"pre_hooks": [hook.check, *pre_hooks], "post_hooks": [*post_hooks, hook.check]}
@@ -72,6 +74,7 @@ class MemoriHook(BaseGuardrail):
                 self._begin(run_input, team or agent, run_context)
             elif (mark := mark_of(run_output, self.memori)) is not None:
                 _accept(mark)
+                ended(self.memori, mark, run_output, wait=not _in_loop())
         except Exception as error:  # noqa: BLE001 - memory never harms the call
             self.memori.failed(error)
 

@@ -126,16 +126,24 @@ class _Method(_Own):
 
 def _invoke(request: Request, send: _Send) -> ModelResponse:
     messages = request.begin()
-    with request.answering():
-        response: ModelResponse = send(messages)
+    try:
+        with request.answering():
+            response: ModelResponse = send(messages)
+    except BaseException as error:
+        request.interrupted(error)
+        raise
     request.finish(response)
     return response
 
 
 async def _ainvoke(request: Request, send: _Send) -> ModelResponse:
     messages = await request.abegin()
-    with request.answering():
-        response: ModelResponse = await send(messages)
+    try:
+        with request.answering():
+            response: ModelResponse = await send(messages)
+    except BaseException as error:
+        request.interrupted(error)
+        raise
     await request.afinish(response)
     return response
 

@@ -16,9 +16,9 @@ from agno.models.response import ModelResponse
 from memori import Memori, Turn
 from memori.types import Message
 from memori_agno.conversation import reply, sent, spoken_by, with_block
-from memori_agno.runs import Mark, Outer, answered, attribute, call, enter, leave, mark_of, outside, wrote
+from memori_agno.runs import Mark, Outer, answered, attribute, call, enter, leave, mark_of, outside, returned, wrote
 
-__all__ = ["NOTE", "Reason", "Request"]
+__all__ = ["NOTE", "Reason", "Request", "ended"]
 
 # Tells a model where its memories are, and us, in a run's system prompt, that a `MemoriMemoryManager` asks for them.
 NOTE = "What is known of the user from earlier conversations is quoted right before their last words."
@@ -157,11 +157,10 @@ class Request:
             raise errors[0]
 
     def interrupted(self, error: BaseException) -> None:
-        """Record a stream that broke off or was left, as far as it came: *error* is on its way to the caller."""
+        """Record a reply that broke off, failed or was left, as far as it came: *error* is on its way to the caller."""
         if isinstance(error, GeneratorExit) and self._run is not None:
             leave(self._run)
-        if self._deltas:  # Of a stream that never began nothing was answered.
-            self._hand_in(self._closing(None, partial=True))
+        self._hand_in(self._broken())
 
     def _hand_in(self, closing: Iterator[_Closing]) -> None:
         """Record without waiting for it, where an error is on its way to the caller: ours must not take its place."""
@@ -172,25 +171,9 @@ class Request:
                     turn.finish(said, model=self._model.id, partial=partial, wait=False)
 
     def _join(self, memori: Memori, mark: Mark | None, within: Sequence[Outer]) -> None:
-        run = self._run
-        said = _ours(memori, lambda: sent(self._messages, run))
-        if said is None:
-            return
-        entity, session = attribute(run, "user_id"), attribute(run, "session_id")
-        by = process = attribute(run, "agent_id", "team_id")
-        if attribute(run, "agent_name", "team_name") is None and memori.config.process_id is not None:
-            process = None  # Agno made an id up; the application has named the process.
-        writer = None if mark is None else mark.writer
-        # The run itself is told of its workflow only when it is over.
-        step = bool((getattr(run, "session_state", None) or {}).get("workflow_id"))
-        if step and said and said[-1].role == "user" and wrote(memori, entity, session, by, said[-1].content):
-            writer = ""  # As it is stored already, so that it is not stored again.
-        elif within:
-            writer = attribute(within[-1][0], "team_name", "agent_name", "team_id", "agent_id") or "agent"
-        told = any(id(memori) in ids for _, ids in within)
-        provider = self._model.get_provider().lower()
-        identity = {"provider": provider, "entity_id": entity, "process_id": process, "session_id": session}
-        self.parts.append(_Part(memori, said, identity, by, mark, writer, told))
+        said = _ours(memori, lambda: sent(self._messages, self._run))
+        if said is not None:
+            self.parts.append(_part(memori, mark, said, self._run, self._model.get_provider(), within))
 
     def _enriched(self) -> Sequence[AgnoMessage]:
         messages = self._messages
@@ -202,12 +185,19 @@ class Request:
                 messages = _ours(part.memori, place) or messages
         return messages
 
-    def _closing(self, response: ModelResponse | None, *, partial: bool = False) -> Iterator[_Closing]:
+    def _closing(self, response: ModelResponse | None) -> Iterator[_Closing]:
         for part in self.parts:
             said = _ours(part.memori, lambda: reply(response or self._streamed())) or []
-            if self._run is not None and not partial and any(message.kind == "tool_call" for message in said):
+            if self._run is not None and any(message.kind == "tool_call" for message in said):
                 call(self._run, frozenset(id(part.memori) for part in self.parts))
-            yield from part.closing(said, self._model.id, partial=partial, streamed=response is None)
+            yield from part.closing(said, self._model.id, partial=False, streamed=response is None)
+
+    def _broken(self) -> Iterator[_Closing]:
+        for part in self.parts:
+            said = _ours(part.memori, lambda: reply(self._streamed())) or []
+            # Where nothing was said the user asks again. What tools returned nobody says again.
+            if said or (not part.told and part.said and part.said[-1].kind == "tool_result"):
+                yield from part.closing(said, self._model.id, partial=bool(said), streamed=True)
 
     def _streamed(self) -> ModelResponse:
         """Return the deltas as one response."""
@@ -218,6 +208,38 @@ class Request:
             # Each model has its own way to put the pieces of a call together.
             tool_calls=self._model.parse_tool_calls(calls) if calls else [],
         )
+
+
+def ended(memori: Memori, mark: Mark, run: Any, *, wait: bool) -> None:
+    """Record what tools returned that no model was told any more, for that was the answer: *run* is at its end."""
+    returned(run)
+    said = sent(run.messages or (), run)
+    if not said or said[-1].kind != "tool_result":
+        return
+    part = _part(memori, mark, said, run, run.model_provider or "agno", outside(run))
+    if not part.told:
+        words = said if part.writer is None else spoken_by(part.writer, said)
+        if (turn := memori.turn(words, recall=False, **part.identity)) is not None:
+            turn.finish((), model=run.model, wait=wait)
+
+
+def _part(
+    memori: Memori, mark: Mark | None, said: Sequence[Message], run: Any, provider: str, within: Sequence[Outer]
+) -> _Part:
+    entity, session = attribute(run, "user_id"), attribute(run, "session_id")
+    by = process = attribute(run, "agent_id", "team_id")
+    if attribute(run, "agent_name", "team_name") is None and memori.config.process_id is not None:
+        process = None  # Agno made an id up; the application has named the process.
+    writer = None if mark is None else mark.writer
+    # The run itself is told of its workflow only when it is over.
+    step = bool((getattr(run, "session_state", None) or {}).get("workflow_id"))
+    if step and said and said[-1].role == "user" and wrote(memori, entity, session, by, said[-1].content):
+        writer = ""  # As it is stored already, so that it is not stored again.
+    elif within:
+        writer = attribute(within[-1][0], "team_name", "agent_name", "team_id", "agent_id") or "agent"
+    told = any(id(memori) in ids for _, ids in within)
+    identity = {"provider": provider.lower(), "entity_id": entity, "process_id": process, "session_id": session}
+    return _Part(memori, said, identity, by, mark, writer, told)
 
 
 def _asks(messages: Sequence[AgnoMessage]) -> bool:

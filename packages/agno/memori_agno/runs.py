@@ -27,6 +27,7 @@ __all__ = [
     "mark_of",
     "outside",
     "put_mark",
+    "returned",
     "wrote",
 ]
 
@@ -144,15 +145,20 @@ def call(run: Any, ids: frozenset[int]) -> None:
             _remember(_outermost, (attribute(run, "user_id"), session), run_id)
 
 
-def leave(run: Any) -> None:
-    """Note that *run* is left, or asks its model again: nothing is inside it any more."""
-    _within.set(tuple(known for known in _within.get() if known() is not run))
+def returned(run: Any) -> None:
+    """Note that the tools of *run* are no longer at work: nothing is inside it any more."""
     run_id, whose = attribute(run, "run_id") or "", (attribute(run, "user_id"), attribute(run, "session_id") or "")
     with _noting:
         if (noted := _calling.get(run_id)) is not None and noted[0]() is run:
             _calling.pop(run_id, None)
             if _outermost.get(whose) == run_id:
                 _outermost.pop(whose, None)
+
+
+def leave(run: Any) -> None:
+    """Note that the stream of *run* is left: it is not under way any more."""
+    _within.set(tuple(known for known in _within.get() if known() is not run))
+    returned(run)
 
 
 def answered(memori: Memori, entity: str | None, session: str | None, by: str | None, said: Sequence[Message]) -> None:
