@@ -46,10 +46,8 @@ class Importer:
         """Copy everything; return how much was found and how much of it is new, a kind each.
 
         Raises:
-            ConfigurationError: *source* is no such database.
             StorageError: One of the two databases failed. What was copied until then stays.
         """
-        source.check()
         for row, process_id in source.processes():
             self._process(process_id, source.attributes(row))
         for row, entity_id in source.entities():

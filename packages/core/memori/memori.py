@@ -59,6 +59,7 @@ _CANDIDATES = 4
 # A message that matches much worse than the best one is but its neighbour in the dialogue; facts are read for a reason.
 _MESSAGE_SHARE = 0.5
 _FORK_S = 1.0  # What a fork waits for transactions to end.
+_TALLY_S = 0.5  # What closing waits at least for the counts of recalls to be stored, and a stalled database at most.
 _LOOK_S = 0.25  # Between two looks at the database, where another process may be doing the work that is waited for.
 
 
@@ -375,7 +376,7 @@ class Memori:
         self._worker.notify()
         return stored
 
-    def import_from(self, conn: object) -> list[Imported]:
+    def import_from(self, conn: object, *, build: bool = False) -> list[Imported]:
         """Bring over what MemoriLabs' memori 3 stored in another database; return how much of each kind.
 
         Entities, processes, sessions with their messages, facts with their mentions and dates, the graph, and what is
@@ -384,6 +385,7 @@ class Memori:
 
         Args:
             conn: What leads to that database, e.g. its URL.
+            build: Whether to make memori's tables first, once that database is seen to be such a one.
 
         Raises:
             ConfigurationError: It is no such database.
@@ -395,6 +397,9 @@ class Memori:
         self._open()
         source = UpstreamDatabase(conn)
         try:
+            source.check()
+            if build:
+                self.config.storage.build()
             return Importer(self._storage, self._pipeline.carried).run(source)
         finally:
             source.close()
@@ -794,7 +799,7 @@ def _shut_down(
     worker.stop(max(end - time.monotonic(), 0.0))
     runner.close(max(end - time.monotonic(), 0.0))
     warm.join(max(end - time.monotonic(), 0.0))
-    tally.flush()
+    tally.close(max(end - time.monotonic(), _TALLY_S))
     storage.close()
 
 

@@ -29,7 +29,8 @@ class Tally:
         """Begin anew, with nothing counted: what a parent process counted stays with the parent."""
         self._lock = threading.Lock()
         self._counts: dict[str, Counter[int]] = {}
-        self._timer: threading.Timer | None = None
+        self._hurry = threading.Event()
+        self._thread: threading.Thread | None = None
 
     def add(self, entity_id: str, fact_ids: Iterable[int]) -> None:
         """Count these facts as recalled once more."""
@@ -38,19 +39,30 @@ class Tally:
             return
         with self._lock:
             self._counts.setdefault(entity_id, Counter()).update(counted)
-            if self._timer is None:
-                self._timer = threading.Timer(DELAY_S, self.flush)
-                self._timer.name = "memori-tally"
-                self._timer.daemon = True
-                self._timer.start()
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._tell, name="memori-tally", daemon=True)
+                self._thread.start()
 
-    def flush(self) -> None:
-        """Tell the storage what was counted so far."""
+    def close(self, timeout_s: float) -> None:
+        """Tell the storage what was counted so far, and wait for that at most *timeout_s* seconds."""
+        # By the thread that is there already: at the interpreter's end none can be started.
+        self._hurry.set()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout_s)
+
+    def _tell(self) -> None:
+        while True:
+            self._hurry.wait(DELAY_S)
+            self._flush()
+            with self._lock:
+                if not self._counts:
+                    self._thread = None
+                    return
+
+    def _flush(self) -> None:
         with self._lock:
             counts, self._counts = self._counts, {}
-            timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.cancel()
         at = datetime.now(UTC)
         try:
             for entity_id, counted in counts.items():

@@ -107,7 +107,10 @@ class Worker:
             return True
         # In a thread, because it may be the database that keeps the job from its end.
         release = threading.Thread(target=self._abandon, name="memori-release", daemon=True)
-        release.start()
+        try:
+            release.start()
+        except RuntimeError:  # The interpreter is ending, and from Python 3.12 on no thread starts then.
+            return False
         release.join(_RELEASE_S)
         return False
 
