@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
+import os
 import re
 import shlex
 import signal
@@ -17,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from memori import Memori, Settings
+from memori import Memori, Settings, cli
 from memori.cli import _shown, commands, main
 from memori.errors import ExtractionError
 from memori.schema.migrations import HEAD
@@ -127,7 +129,9 @@ def test_what_cannot_be_understood(line: str, capsys: pytest.CaptureFixture[str]
     ("line", "words"),
     [
         ("worker --once --poll 0", "poll_s=0.0: must be greater than 0"),
-        ("jobs --limit 0", "--limit 0: must be 1 or more"),
+        ("jobs --limit 0", "--limit 0: must be from 1 to 2147483647"),
+        ("jobs --limit 9223372036854775808", "must be from 1 to 2147483647"),
+        (f"import --from-memori {'x' * 300}", "File name too long"),
         ("status --database nonsense://x", "SQLAlchemy has no dialect 'nonsense'"),
         ("worker --once --app shop", "write MODULE:NAME"),
         ("worker --once --app no_such_module:mem", "No module named 'no_such_module'"),
@@ -145,6 +149,41 @@ def test_what_cannot_be_done_is_one_line(
     assert printed.out == ""
     assert printed.err.count("\n") == 1
     assert words in printed.err
+
+
+def test_interrupting_is_no_traceback(
+    database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Fails when Ctrl-C ends a command in a traceback, or with another code than shells expect."""
+
+    class Interrupted(io.StringIO):
+        def write(self, text: str) -> int:
+            signal.raise_signal(signal.SIGINT)
+            return 0
+
+    monkeypatch.setattr(sys, "stdout", Interrupted())
+    assert main(["status", "--database", database]) == 130
+    assert capsys.readouterr().err == "memori status: interrupted\n"
+
+
+def test_nobody_reads_what_is_printed(database: str) -> None:
+    """Fails when ``memori … | head`` ends in a traceback."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "memori", "status", "--database", database]
+    finished = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (finished.returncode, finished.stderr) == (1, "")
+
+
+def test_what_the_terminal_cannot_print_is_escaped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails when a letter that standard output does not know ends a command in a traceback."""
+    out = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(out, encoding="ascii"))
+    with Memori(conn=tmp_path / "käse.db", worker=False) as mem:
+        mem.config.storage.build()
+    assert main(["status", "--database", str(tmp_path / "käse.db")]) == 0
+    assert b"k\\xe4se.db\n" in out.getvalue()
 
 
 def test_migrate_says_from_what_to_what(
@@ -325,6 +364,17 @@ def test_the_doctor_finds_nothing_wrong(database: str, capsys: pytest.CaptureFix
     assert re.search(r"^extras    .*\bopenai \(openai \d", printed, re.MULTILINE)
     assert f"tables    {HEAD}, up to date" in printed
     assert printed.endswith("all is well\n")
+
+
+def test_the_doctor_of_a_copy_that_was_never_installed(
+    database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Fails when the doctor needs the installer's notes."""
+    monkeypatch.setattr(cli, "DISTRIBUTION", "no-such-distribution")
+    assert main(["doctor", "--database", database]) == 0
+    printed = capsys.readouterr().out
+    assert "memori    missing in " in printed
+    assert "extras    none\n" in printed
 
 
 def test_the_doctor_says_what_is_wrong(

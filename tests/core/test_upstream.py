@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -331,6 +332,44 @@ def test_a_file_is_opened_for_reading_only(upstream: Upstream) -> None:
         with pytest.raises(StorageError, match="read-only"):
             source._read(lambda connection: connection.execute(update(fact).values(num_times=0)).close())
         source.close()
+
+
+def test_a_file_takes_no_options(upstream: Upstream, tmp_path: Path) -> None:
+    """Fails when an option opens the file for writing, or makes one."""
+    for conn in (f"{upstream.address}?timeout=3", upstream.url.set(query={"timeout": "3"})):
+        with pytest.raises(ConfigurationError, match="takes no options"):
+            UpstreamDatabase(conn)
+    with pytest.raises(ConfigurationError, match="takes no options"):
+        UpstreamDatabase(f"sqlite:///file:{tmp_path / 'none.db'}?uri=true")
+    assert not (tmp_path / "none.db").exists()
+    with pytest.raises(StorageError, match=r"cannot be read: .*File name too long"):
+        UpstreamDatabase(tmp_path / ("x" * 300))
+
+
+@pytest.mark.parametrize("date", [None, "yesterday"])
+def test_a_date_that_is_none_is_named(upstream: Upstream, mem: Memori, date: str | None) -> None:
+    """Fails when a row without its date ends an import in a traceback, or it is not said where that is."""
+    fill(upstream)
+    with sqlite3.connect(str(upstream.url.database)) as connection:
+        connection.execute("PRAGMA writable_schema = 1")
+        connection.execute("UPDATE sqlite_master SET sql = replace(sql, 'NOT NULL', '')")
+    connection.close()
+    with sqlite3.connect(str(upstream.url.database)) as connection:
+        connection.execute("UPDATE memori_entity_fact SET date_last_time = ?", (date,))
+    connection.close()
+    with pytest.raises(StorageError, match=rf"memori_entity_fact\.date_last_time .* is no date: {date!r}"):
+        mem.import_from(upstream.address)
+
+
+def test_nothing_is_made_for_a_source_that_is_none(upstream: Upstream, tmp_path: Path) -> None:
+    """Fails when tables are made before the source is looked at, or a table it lacks is taken for one of memori's."""
+    attribute.drop(upstream.engine)
+    with (
+        Memori(conn=tmp_path / "ours.db", worker=False) as mem,
+        pytest.raises(ConfigurationError, match="it has no table memori_process_attribute"),
+    ):
+        mem.import_from(upstream.address, build=True)
+    assert not (tmp_path / "ours.db").exists()
 
 
 @pytest.mark.parametrize("engine", each("postgres"))

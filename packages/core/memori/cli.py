@@ -1,13 +1,14 @@
 """The command line: ``memori`` and ``python -m memori``. It reads and acts through `Memori` only.
 
 What was asked for goes to standard output, logs and errors to standard error. The exit code is 0 when all is well, 1
-when something failed or is not as it should be, 2 when the command cannot be understood.
+when something failed or is not as it should be, 2 when the command cannot be understood, 130 when it was interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import os
 import platform
 import re
 import signal
@@ -34,6 +35,7 @@ __all__ = ["commands", "main"]
 log = logging.getLogger("memori.cli")
 
 DISTRIBUTION = "memori-byodb"
+_MOST_JOBS = 2**31 - 1  # Databases count with no more.
 _LOOK_S = 1.0  # Between two looks at whether all is done, while another worker has the rest.
 
 
@@ -48,8 +50,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with _logging():
             code: int = given.run(given)
+        sys.stdout.flush()
     except MemoriError as error:
         sys.stderr.write(f"memori {given.command}: {_line(str(error))}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write(f"memori {given.command}: interrupted\n")
+        return 130
+    except BrokenPipeError:
+        # Whoever read this has gone; Python must not try once more as it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return code
 
@@ -211,8 +221,8 @@ def _described(schema: SchemaVersion) -> str:
 
 
 def _jobs(given: argparse.Namespace) -> int:
-    if given.limit < 1:
-        raise ConfigurationError(f"--limit {given.limit}: must be 1 or more")
+    if not 1 <= given.limit <= _MOST_JOBS:
+        raise ConfigurationError(f"--limit {given.limit}: must be from 1 to {_MOST_JOBS}")
     with _opened(given) as mem:
         if given.retry:
             _say(f"{mem.augmentation.retry()} exchanges are to be read again")
@@ -228,8 +238,7 @@ def _jobs(given: argparse.Namespace) -> int:
 
 def _import(given: argparse.Namespace) -> int:
     with _opened(given) as mem:
-        mem.config.storage.build()
-        for kind in mem.import_from(given.from_memori):
+        for kind in mem.import_from(given.from_memori, build=True):
             _say(f"{kind.kind:<11} {kind.found} found, {kind.new} new")
         left = mem.augmentation.status().pending
     if left:
@@ -275,7 +284,11 @@ def _doctor(given: argparse.Namespace) -> int:
 def _extras() -> Iterable[str]:
     """Return the extras of which everything is installed, with its versions."""
     needed: dict[str, list[str]] = {}
-    for requirement in metadata.requires(DISTRIBUTION) or ():
+    try:
+        requirements = metadata.requires(DISTRIBUTION) or ()
+    except metadata.PackageNotFoundError:  # It is run from where it was copied to.
+        return
+    for requirement in requirements:
         name = re.match(r"[\w.-]+", requirement)
         extra = re.search(r"""extra\s*==\s*['"]([\w-]+)['"]""", requirement)
         if name and extra and extra[1] not in ("all", "tests", "dev"):
@@ -391,4 +404,5 @@ def _line(text: str) -> str:
 
 
 def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")

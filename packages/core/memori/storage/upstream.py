@@ -13,10 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Select, column, func, inspect, make_url, select, table
+from sqlalchemy import URL, Connection, Select, column, func, inspect, make_url, select, table
 from sqlalchemy import exc as sqlalchemy_errors
 
-from memori.errors import ConfigurationError, StorageError
+from memori.errors import ConfigurationError, NotBuiltError, StorageError
 from memori.schema.tables import VERSION_TABLE
 from memori.storage.connect import connect
 from memori.types import ExtractedFact, KnownFact, Message, Role
@@ -26,7 +26,6 @@ __all__ = ["Triple", "UpstreamDatabase", "UpstreamSession"]
 T = TypeVar("T")
 
 _PAGE = 500
-_NEEDED = {"memori_schema_version", "memori_entity", "memori_entity_fact", "memori_conversation"}
 
 
 def _table(name: str, *columns: str) -> Any:
@@ -47,6 +46,8 @@ _edge = _table(
 _subject = _table("memori_subject", "id", "name", "type")
 _predicate = _table("memori_predicate", "id", "content")
 _object = _table("memori_object", "id", "name", "type")
+_READ = (_entity, _process, _session, _conversation, _message, _fact, _attribute, _edge, _subject, _predicate, _object)
+_NEEDED = {"memori_schema_version", *(read.name for read in _READ)}
 
 _ROLES: dict[str, Role] = {
     "user": "user",
@@ -117,7 +118,7 @@ class UpstreamDatabase:
         """Do nothing if this is such a database.
 
         Raises:
-            ConfigurationError: It is another.
+            ConfigurationError: It is another, or has not all of the tables.
             StorageError: It cannot be reached.
         """
         present = set(self._read(lambda connection: inspect(connection).get_table_names()))
@@ -164,7 +165,7 @@ class UpstreamDatabase:
             yield UpstreamSession(
                 uuid=row.uuid,
                 process_id=row.external_id,
-                started_at=_moment(row.date_created),
+                started_at=_moment(row.date_created, "memori_session.date_created"),
                 conversation=row.conversation,
                 summary=row.summary,
             )
@@ -178,7 +179,11 @@ class UpstreamDatabase:
         """Return the messages of the conversation of this row, in order."""
         query = select(_message).where(_message.c.conversation_id == conversation)
         return [
-            Message(role=_ROLES.get(str(row.role).lower(), "user"), content=row.content, at=_moment(row.date_created))
+            Message(
+                role=_ROLES.get(str(row.role).lower(), "user"),
+                content=row.content,
+                at=_moment(row.date_created, "memori_conversation_message.date_created"),
+            )
             for row in self._pages(query, _message)
         ]
 
@@ -190,8 +195,8 @@ class UpstreamDatabase:
                 KnownFact(
                     fact=ExtractedFact(kind="fact", content=row.content),
                     mentions=max(int(row.num_times), 1),
-                    first_at=_moment(row.date_created),
-                    last_at=_moment(row.date_last_time),
+                    first_at=_moment(row.date_created, "memori_entity_fact.date_created"),
+                    last_at=_moment(row.date_last_time, "memori_entity_fact.date_last_time"),
                 )
             )
             if len(page) == _PAGE:
@@ -228,8 +233,8 @@ class UpstreamDatabase:
                 object=row.object,
                 object_type=row.object_type,
                 mentions=max(int(row.num_times), 1),
-                first_at=_moment(row.date_created),
-                last_at=_moment(row.date_last_time),
+                first_at=_moment(row.date_created, "memori_knowledge_graph.date_created"),
+                last_at=_moment(row.date_last_time, "memori_knowledge_graph.date_last_time"),
             )
 
     def _pages(self, query: Select[Any], of: Any) -> Iterator[Any]:
@@ -250,23 +255,35 @@ class UpstreamDatabase:
             _forbid_writing(connection)
             return work(connection)
 
-        return self._database.read(read)
+        try:
+            return self._database.read(read)
+        except NotBuiltError as error:  # Whose message tells how to make memori's own tables.
+            raise StorageError("a table of the database to import from is not there, or cannot be read") from error
 
 
 def _for_reading(conn: object) -> object:
     """Return *conn*, or what opens the SQLite file that it names for reading only."""
-    if isinstance(conn, str) and "://" in conn:
+    if isinstance(conn, URL) or (isinstance(conn, str) and "://" in conn):
         try:
             url = make_url(conn)
         except (sqlalchemy_errors.ArgumentError, ValueError):
             return conn
-        if url.get_backend_name() != "sqlite" or url.query or not url.database or url.database == ":memory:":
+        if url.get_backend_name() != "sqlite" or not url.database or url.database == ":memory:":
             return conn
+        if url.query:
+            raise ConfigurationError(
+                "the SQLite file to import from is opened for reading only, and takes no options: leave out the ? and "
+                "what follows it"
+            )
         conn = url.database
     if not isinstance(conn, str | Path) or conn == ":memory:":
         return conn
-    file = Path(conn).expanduser().absolute()
-    if not file.exists():
+    try:
+        file = Path(conn).expanduser().absolute()
+        found = file.exists()
+    except (OSError, RuntimeError) as error:
+        raise StorageError(f"the database file to import from cannot be read: {error}") from error
+    if not found:
         raise StorageError(f"there is no database file {file} to import from")
     return lambda: sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, check_same_thread=False)
 
@@ -276,6 +293,9 @@ def _forbid_writing(connection: Connection) -> None:
         connection.exec_driver_sql("SET TRANSACTION READ ONLY")
 
 
-def _moment(value: Any) -> datetime:
-    moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+def _moment(value: Any, where: str) -> datetime:
+    try:
+        moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+    except ValueError:
+        raise StorageError(f"{where} in the database to import from is no date: {value!r}") from None
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
