@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -18,10 +19,12 @@ from typing import Any, TypeVar
 import pytest
 import sqlmodel
 from sqlalchemy import URL, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.pool import AssertionPool, NullPool, SingletonThreadPool, StaticPool
 
 from memori.errors import ConfigurationError, MemoriError, NotBuiltError, StorageError, UnsupportedConnectionError
+from memori.schema.migrations import upgrade
 from memori.storage.choose import storage_from
 from memori.storage.sql import SQLStorage
 from memori.testing.storage import NOW, exchange, new_fact, revision
@@ -191,6 +194,15 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "an asynchronous URL": ("sqlite+aiosqlite:///memori.db", "'sqlite:///memori.db'"),
     "an asynchronous PostgreSQL URL": ("postgresql+asyncpg://me@host/x", r"'postgresql\+psycopg://me@host/x'"),
     "an asynchronous MySQL URL": ("mysql+aiomysql://me@host/x", r"'mysql\+pymysql://me@host/x'"),
+    "an asynchronous URL with options": (
+        "mysql+aiomysql://me@host/x?password=hunter2",
+        r"'mysql\+pymysql://me@host/x'",
+    ),
+    "libpq's keywords": ("host=h password=hunter2 dbname=d", "connection string"),
+    "ODBC's keywords": ("Driver={x};Server=h;Pwd=hunter2", "connection string"),
+    "options that the driver cannot use": ("mysql+pymysql://me:hunter2@host/x?read_timeout=hunter2", "its options"),
+    "a SQLite URL with options that it cannot use": ("sqlite:///memori.db?timeout=soon", "its options"),
+    "the home of nobody": ("~nosuchuser/memori.db", "nosuchuser"),
     "an unbound sessionmaker": (sessionmaker(), "bind=engine"),
     "an unbound Session": (Session(), "bind=engine"),
     "a tuple": ((1, 2), "conn= takes"),
@@ -381,6 +393,31 @@ def test_drivers_that_do_not_tell_of_transactions_are_not_shared() -> None:
         with pytest.raises(UnsupportedConnectionError, match="mysqlclient"):
             SQLStorage(factory).build()
     assert given_back == [live]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="sqlite3 has no autocommit= there")
+def test_a_connection_with_a_transaction_at_all_times() -> None:
+    """Fails when a shared connection that never is without a transaction is waited for."""
+    options: Any = {"autocommit": False}
+    connection = sqlite3.connect(":memory:", check_same_thread=False, **options)
+    storage = SQLStorage(connection, busy_timeout_s=60)
+    with pytest.raises(StorageError, match="autocommit=False"):
+        storage.build()
+    connection.close()
+
+
+def test_oracle_that_commits_by_itself_is_refused() -> None:
+    """Fails when a connection on which no transaction can be begun is given a statement that Oracle does not know."""
+    pytest.importorskip("oracledb")
+
+    class Driver:
+        autocommit = True
+        commit = rollback = close = cursor = None
+
+    # There is no server: SQLAlchemy is kept from asking it anything.
+    own = create_engine("oracle+oracledb://", creator=Driver, _initialize=False, pool_reset_on_return=None)
+    with pytest.raises(StorageError, match="without autocommit"):
+        SQLStorage(own).build()
 
 
 def test_an_engine_that_begins_transactions_itself(tmp_path: Path) -> None:
@@ -680,6 +717,25 @@ def test_no_more_threads_is_no_failure_of_what_is_stored(tmp_path: Path, monkeyp
     storage.close()
 
 
+@pytest.mark.parametrize(
+    "said",
+    [(1062, "Duplicate entry 'sword'fish' for key 'x'"), (1366, "Incorrect string value: 'swordfish' for column 'c'")],
+)
+def test_errors_of_mysql_do_not_tell_what_was_said(said: tuple[int, str], tmp_path: Path) -> None:
+    """Fails when the value that a server of the MySQL family refused gets into an error or its traceback."""
+    pymysql = pytest.importorskip("pymysql")
+    storage = SQLStorage(tmp_path / "memori.db")
+    storage.build()
+
+    def refuse() -> list[Any]:
+        raise DBAPIError("INSERT", {"content": "swordfish"}, pymysql.err.DataError(*said))
+
+    with pytest.raises(StorageError, match=f"DataError.*{said[0]}") as caught:
+        storage.revise("alice", Revision(slots=frozenset({"x"}), decide=lambda _: refuse()), now=NOW)
+    assert "fish" not in "".join(traceback.format_exception(caught.value))
+    storage.close()
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_forked_process_has_connections_of_its_own(tmp_path: Path) -> None:
@@ -756,6 +812,50 @@ class TestPostgres:
         storage.close()
         live.execute("SELECT 1")
         live.close()
+
+    @pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+    def test_errors_do_not_tell_what_was_said(self, postgres: URL, driver: str) -> None:
+        """Fails when the row that PostgreSQL refused gets into an error or its traceback, and so into a log."""
+        pytest.importorskip(driver)
+        own = create_engine(postgres.set(drivername=f"postgresql+{driver}"), poolclass=NullPool)
+        storage = SQLStorage(own)
+        storage.build()
+        with own.begin() as connection:
+            connection.execute(text("ALTER TABLE memori_conversation_message ADD CHECK (length(content) < 5)"))
+        secret = "sword" + "fish"
+        with pytest.raises(StorageError, match="violates check constraint") as caught:
+            storage.record(exchange(f"My password is {secret}."))
+        assert secret not in "".join(traceback.format_exception(caught.value))
+        assert len(storage.record(exchange("Hi.", reply="Ho."))) == 2
+
+    @pytest.mark.parametrize("level", ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"])
+    def test_who_builds_second(self, postgres: URL, level: Any) -> None:
+        """Fails when one that waited for another builder makes its tables again, or fails on them."""
+        first = create_engine(postgres, poolclass=NullPool)
+        storage = SQLStorage(create_engine(postgres, poolclass=NullPool, isolation_level=level))
+        waiting = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+        with first.begin() as connection, first.connect() as observer, ThreadPoolExecutor(1) as pool:
+            upgrade(connection, timeout_s=60)
+            second = pool.submit(storage.build)
+            end = time.monotonic() + 60
+            while not observer.scalar(waiting) and not second.done():
+                assert time.monotonic() < end
+            connection.commit()
+            second.result(60)
+        assert len(storage.record(exchange("Hi."))) == 2
+
+    def test_a_builder_that_does_not_end(self, postgres: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Fails when building waits without bound for another that builds."""
+        monkeypatch.setattr("memori.schema.migrations._BUILD_S", 0.05)
+        first = create_engine(postgres, poolclass=NullPool)
+        storage = SQLStorage(postgres, busy_timeout_s=0.05)
+        with first.connect() as connection:
+            upgrade(connection, timeout_s=60)
+            with pytest.raises(StorageError, match="locked by another connection"):
+                storage.build()
+            connection.rollback()
+        storage.build()
+        storage.close()
 
     def test_one_failed_statement_is_not_the_end(self, postgres: URL) -> None:
         """Fails when a live connection stays in its failed transaction for good."""

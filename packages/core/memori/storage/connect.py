@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
+import re
 import sqlite3
 import sys
 import threading
@@ -29,7 +30,7 @@ from memori.storage.database import Access, Database, connected, execute, file_o
 from memori.storage.django import database_of, is_django, new_connection
 from memori.storage.pool import PerThreadPool
 
-__all__ = ["NotRelationalError", "connect", "is_factory", "speaks_mongo"]
+__all__ = ["NotRelationalError", "connect", "is_dsn", "is_factory", "speaks_mongo"]
 
 TAKEN = (
     "a database URL ('postgresql+psycopg://…', 'sqlite:///memori.db'), a file path, a SQLAlchemy or SQLModel Engine, "
@@ -69,6 +70,10 @@ _SYNCHRONOUS = {
 }
 # Drivers whose connections do not say whether a transaction is open on them.
 _SILENT = {"mysql+mysqldb": "mysqlclient", "mariadb+mysqldb": "mysqlclient", "postgresql+pg8000": "pg8000"}
+_KEYWORD = re.compile(
+    r"^\s*(host|hostaddr|port|dbname|user|service|sslmode|server|driver|data source)\s*=|\b(password|passwd|pwd)\s*=",
+    re.IGNORECASE,
+)
 _ANY_THREAD = (
     "memori works from several threads: connect with sqlite3.connect(…, check_same_thread=False), an Engine with "
     "create_engine('sqlite://', poolclass=StaticPool, connect_args={'check_same_thread': False})"
@@ -124,6 +129,11 @@ def speaks_mongo(conn: object) -> bool:
     return any(base.__module__.partition(".")[0] in ("pymongo", "motor") for base in type(conn).__mro__)
 
 
+def is_dsn(conn: str) -> bool:
+    """Return whether *conn* looks like a connection string of keywords ('host=… dbname=…'), not like a path."""
+    return "://" not in conn and _KEYWORD.search(conn) is not None
+
+
 def _access(conn: Any, busy_timeout_s: float) -> Access:
     """Return the way to the database behind *conn*, which is not a factory."""
     if speaks_mongo(conn):
@@ -156,6 +166,9 @@ def _from_string(conn: str, busy_timeout_s: float) -> Access:
         raise Unsupported(f"got an empty string: conn= takes {TAKEN}")
     if conn == ":memory:":
         return _sqlite_memory()
+    if is_dsn(conn):
+        # It may hold a password.
+        raise Unsupported("got the keywords of a connection string: write dialect+driver://user:password@host/name")
     if "://" not in conn:
         return _sqlite_file(conn, busy_timeout_s)
     try:
@@ -192,13 +205,19 @@ def _from_url(url: URL, busy_timeout_s: float) -> Access:
         raise Unsupported(f"{url.drivername}: its driver {error.name} is not installed") from error
     except sqlalchemy_errors.NoSuchModuleError as error:
         raise Unsupported(f"SQLAlchemy has no dialect {url.drivername!r}: install it, or correct the URL") from error
+    except (sqlalchemy_errors.ArgumentError, TypeError, ValueError):
+        # The text may hold what the options do.
+        raise Unsupported(f"the database URL cannot be used by {url.drivername}: correct its options") from None
     if backend == "sqlite":
         event.listen(engine, "connect", lambda connection, _: _prepare(connection, busy_timeout_s))
     return Access(engine=engine, made_for_us=True, close=engine.dispose)
 
 
 def _sqlite_file(path: str, busy_timeout_s: float) -> Access:
-    file = Path(path).expanduser().absolute()
+    try:
+        file = Path(path).expanduser().absolute()
+    except RuntimeError as error:
+        raise Unsupported(f"the folder of the path {path!r} is unknown: {error}") from error
     uri = f"{file.as_uri()}?mode=rw"  # Only `build` may make the file.
 
     def opened() -> sqlite3.Connection:
@@ -498,4 +517,8 @@ def _asynchronous_url(conn: Any) -> URL | None:
 def _synchronous(url: URL) -> str:
     backend, _, driver = url.drivername.partition("+")
     name = _SYNCHRONOUS.get(driver, "")
-    return url.set(drivername=f"{backend}+{name}" if name else backend).render_as_string(hide_password=True)
+    # The options are the asynchronous driver's, and may hold a password.
+    synchronous = URL.create(
+        f"{backend}+{name}" if name else backend, url.username, url.password, url.host, url.port, url.database
+    )
+    return synchronous.render_as_string(hide_password=True)

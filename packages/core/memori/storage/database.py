@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import random
+import re
 import sqlite3
 import threading
 import time
@@ -37,6 +38,11 @@ _RETRYABLE_NUMBERS = {1213, _LOCK_TIMEOUT, 1020, 6235, 60, 8177}
 _TOO_LARGE = 1153
 _LOST = {2006, 2013, 2055}
 _LARGE = 1_000_000
+# What MySQL's family says with a value in it: duplicate entry, incorrect string value.
+_QUOTING = {1062, 1366}
+# What PostgreSQL says to waiting beyond lock_timeout, and to a table that was made since this transaction began.
+_LOCKED_STATE = "55P03"
+_MADE_MEANWHILE = "42P07"
 _ATTEMPTS = 20
 _ATTEMPTS_TO_INSERT = 6
 _FIRST_PAUSE_S = 0.005
@@ -201,6 +207,11 @@ class Database:
         connection = self._sqlite_connection(access, building) if access.sqlite else connected(access.engine)
         with connection, _sound(connection, access):
             if access.single and not access.made_for_us:
+                if access.sqlite and getattr(connection.connection.driver_connection, "autocommit", None) is False:
+                    raise StorageError(
+                        "a transaction is open at all times on the connection passed as conn=, because of "
+                        "autocommit=False: pass one without it, or a URL or a callable"
+                    )
                 _await_users_transaction(connection, deadline)
             if not access.sqlite or access.made_for_us:
                 yield connection
@@ -245,6 +256,8 @@ def _persist(work: Callable[[], T], deadline: float) -> T:
         except StorageError as error:
             attempt += 1
             if isinstance(error, _UncertainError) or not _may_succeed(error.__cause__, attempt, deadline):
+                if _tells(error.__cause__):
+                    raise error from None
                 raise
         pause = min(_FIRST_PAUSE_S * 2**attempt, _LONGEST_PAUSE_S)
         time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - not a secret
@@ -254,6 +267,11 @@ def _transaction(connection: Connection, work: Callable[[Connection], T], *, wri
     driver: Any = connection.connection.driver_connection
     if sqlite:
         return _sqlite_transaction(connection, driver, work, write=write)
+    if connection.dialect.name == "oracle" and _autocommits(driver):
+        raise StorageError(
+            "the Oracle connection commits each statement by itself, and Oracle has no way to begin a transaction on "
+            "it: pass one without autocommit, or a URL"
+        )
     connection.begin()
     # On a connection that commits each statement by itself, only a transaction that is spelt out is one.
     explicit = _autocommits(driver)
@@ -437,7 +455,7 @@ def _as_storage_error(access: Access) -> Iterator[None]:
 
 def _storage_error(error: Exception) -> StorageError:
     cause = getattr(error, "orig", None) or error
-    text = str(cause)
+    text = _message(cause)
     state, number = _codes(cause)
     if state == "42P01" or number in (1146, 942) or "no such table: memori_" in text or "ORA-00942" in text:
         return NotBuiltError("memori's tables are not in this database: call config.storage.build()")
@@ -446,7 +464,7 @@ def _storage_error(error: Exception) -> StorageError:
             f"memori's tables here are not this version's ({text}): config.storage.build() upgrades them, or says "
             "whose they are"
         )
-    if _is_busy(cause):
+    if _is_busy(cause) or state == _LOCKED_STATE:
         return StorageError("the database is locked by another connection, for longer than memori waits: try again")
     size = _size(getattr(error, "params", None))
     if number == _TOO_LARGE or (number in _LOST and size > _LARGE):
@@ -463,6 +481,22 @@ def _storage_error(error: Exception) -> StorageError:
     if "Cannot operate on a closed" in text or "connection is closed" in text or "connection already closed" in text:
         return StorageError("the connection passed as conn= is closed: pass an open one, or a URL or a callable")
     return StorageError(f"the database failed: {type(cause).__name__}: {text}")
+
+
+def _message(cause: BaseException) -> str:
+    """Return what a driver's error says, without the statement or the row that it is about: what people said."""
+    primary = getattr(getattr(cause, "diag", None), "message_primary", None)  # psycopg, psycopg2
+    if primary:
+        return str(primary)
+    if _codes(cause)[1] in _QUOTING:
+        return re.sub("'.*'", "…", str(cause), flags=re.DOTALL)
+    return str(cause)
+
+
+def _tells(error: BaseException | None) -> bool:
+    """Return whether the text of *error* has more in it than may be logged."""
+    cause = getattr(error, "orig", None) or error
+    return cause is not None and _message(cause) != str(cause)
 
 
 def _size(parameters: object) -> int:
@@ -499,7 +533,7 @@ def _may_succeed(error: BaseException | None, attempt: int, deadline: float) -> 
     if state in _RETRYABLE_STATES or number in _RETRYABLE_NUMBERS:
         # MySQL lets a lock be waited for 50 seconds before it says 1205: that is not to be done twenty times.
         return attempt < _ATTEMPTS and (number != _LOCK_TIMEOUT or time.monotonic() < deadline)
-    if isinstance(error, sqlalchemy_errors.IntegrityError):
+    if state == _MADE_MEANWHILE or isinstance(error, sqlalchemy_errors.IntegrityError):
         # Another inserted the same entity, process or session first: now it is there to be found.
         return attempt < _ATTEMPTS_TO_INSERT
     return isinstance(error, sqlalchemy_errors.DBAPIError) and error.connection_invalidated and attempt == 1

@@ -122,6 +122,7 @@ def _config() -> Config:
 def _alone(connection: Connection, timeout_s: float) -> Iterator[None]:
     # Where DDL is not transactional, or takes no lock that a second builder would wait for.
     if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {round(max(_BUILD_S, timeout_s) * 1000)}")
         connection.execute(select(func.pg_advisory_xact_lock(_LOCK_KEY)))
         yield
     elif connection.dialect.name in ("mysql", "mariadb"):
