@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from memori import Memori, Settings, cli
-from memori.cli import _shown, commands, main
+from memori.cli import _shown, _signals, commands, main
 from memori.errors import ExtractionError
 from memori.schema.migrations import HEAD
 from memori.types import ExtractedFact, StoredMessage
@@ -313,6 +313,14 @@ def test_a_worker_waits_for_the_tables(tmp_path: Path) -> None:
         await_line(worker, "at work on")
         worker.terminate()
         assert worker.wait(60) == 0
+
+
+def test_a_signal_that_comes_at_the_wrong_moment_is_heeded() -> None:
+    """Fails when a worker hangs that is told to end just as it begins to wait for that."""
+    with _signals() as stop:
+        with stop._cond:  # type: ignore[attr-defined]
+            signal.raise_signal(signal.SIGTERM)
+        assert stop.wait(60)
 
 
 SLOW = """

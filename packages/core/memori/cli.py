@@ -347,7 +347,8 @@ def _signals() -> Iterator[threading.Event]:
     stop = threading.Event()
 
     def note(number: int, frame: FrameType | None) -> None:
-        stop.set()
+        # In a thread: the one that is interrupted may hold the event's lock, just about to wait for it.
+        threading.Thread(target=stop.set, name="memori-stop").start()
 
     before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -385,10 +386,13 @@ def _shown(given: argparse.Namespace) -> str:
     if getattr(given, "app", None):
         return f"the database of {given.app}"
     url = given.database or database_url()
-    if "://" not in url:
-        return str(url)
     from sqlalchemy import URL, make_url
     from sqlalchemy.exc import ArgumentError
+
+    from memori.storage.connect import is_dsn
+
+    if "://" not in url:
+        return "(a connection string)" if is_dsn(url) else str(url)
 
     try:
         read = make_url(url)
