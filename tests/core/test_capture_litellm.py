@@ -25,7 +25,14 @@ from memori.testing.capture import QUESTION, CaptureSuite
 from memori.testing.listening import BLOCK, ListeningHooks
 from memori.testing.litellm_calls import LITELLM_CALLS, LITELLM_MODEL
 from memori.testing.provider import ProviderServer, Reply, ToolCall
-from memori.testing.providers import PROVIDERS, async_litellm, close_litellm_clients, import_litellm, litellm_router
+from memori.testing.providers import (
+    PROVIDERS,
+    async_litellm,
+    close_litellm_clients,
+    import_litellm,
+    litellm_router,
+    retire,
+)
 from memori.types import Message
 
 try:
@@ -263,6 +270,6 @@ def test_the_page_runs_as_it_stands(
         assert mem.augmentation.wait(30)
         said = [message.content for message in mem.messages()]
         mem.llm.unregister(litellm)
-        namespace["router"].discard()
+        retire(namespace["router"])
     assert len(blocks) == 2
     assert said == ["I live in Rome.", "Understood.", "I work as a nurse.", "Understood."]

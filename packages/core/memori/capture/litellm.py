@@ -88,17 +88,20 @@ class _Registration:
         provider = _provider if inspect.ismodule(client) else _routers
         for name, reader in _READERS.items():
             wrap = self._asked if name.startswith("a") else self._ask
-            self._undo.append(override(client, name, wrap(getattr(client, name), reader, provider)))
+            send = getattr(client, name)
+            self._undo.append(override(client, name, wrap(send, _names(name, send), reader, provider)))
 
     def undo(self) -> None:
         while self._undo:
             self._undo.pop()()
 
     def _ask(
-        self, send: Callable[..., Any], reader: Callable[[str], Reader[Any]], provider: Callable[[Request], str]
+        self,
+        send: Callable[..., Any],
+        names: Sequence[str],
+        reader: Callable[[str], Reader[Any]],
+        provider: Callable[[Request], str],
     ) -> Callable[..., Any]:
-        names = _names(send)
-
         @functools.wraps(send)
         def ask(*args: Any, **kwargs: Any) -> Any:
             hooks, request = self.hooks, _request(names, args, kwargs)
@@ -114,10 +117,12 @@ class _Registration:
         return ask
 
     def _asked(
-        self, send: Callable[..., Any], reader: Callable[[str], Reader[Any]], provider: Callable[[Request], str]
+        self,
+        send: Callable[..., Any],
+        names: Sequence[str],
+        reader: Callable[[str], Reader[Any]],
+        provider: Callable[[Request], str],
     ) -> Callable[..., Any]:
-        names = _names(send)
-
         @functools.wraps(send)
         async def ask(*args: Any, **kwargs: Any) -> Any:
             hooks, request = self.hooks, _request(names, args, kwargs)
@@ -133,9 +138,11 @@ class _Registration:
         return ask
 
 
-def _names(function: Callable[..., Any]) -> Sequence[str]:
-    """Return the names of what may be passed by position, in order."""
+def _names(name: str, function: Callable[..., Any]) -> Sequence[str]:
+    """Return the names of what may be passed by position to the *function* called *name*, in order."""
     parameters = inspect.signature(function).parameters.values()
+    if name.endswith("completion") and any(found.kind is found.VAR_POSITIONAL for found in parameters):
+        return ("model", "messages")  # Routers from 1.110 on do not say so.
     return [found.name for found in parameters if found.kind is found.POSITIONAL_OR_KEYWORD]
 
 

@@ -129,17 +129,21 @@ def answering(hooks: Sequence[CallHooks]) -> Iterator[None]:
 
 
 def override(owner: Any, name: str, value: Any) -> Callable[[], None]:
-    """Set an attribute of this one object; return what undoes it, unless someone has put theirs on top meanwhile."""
-    before = vars(owner).get(name, _MISSING)
-    setattr(owner, name, value)
+    """Set an attribute of this one object; return what undoes it, unless someone has put theirs on top meanwhile.
+
+    On the object itself, past what its class makes of setting attributes: LiteLLM's routers set them on another object.
+    """
+    attributes = vars(owner)
+    before = attributes.get(name, _MISSING)
+    attributes[name] = value
 
     def undo() -> None:
-        if vars(owner).get(name) is not value:
+        if attributes.get(name) is not value:
             return
         if before is _MISSING:
-            delattr(owner, name)
+            del attributes[name]
         else:
-            setattr(owner, name, before)
+            attributes[name] = before
 
     return undo
 
