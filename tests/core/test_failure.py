@@ -269,7 +269,7 @@ def test_more_than_the_bound_goes_to_the_spool(database: Database, client: OpenA
 
 
 def test_a_file_that_cannot_be_removed_from_the_spool_stops_nothing(
-    database: Database, client: OpenAI, tmp_path: Path
+    database: Database, client: OpenAI, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Fails when the one file ends the thread that stores, or is not told of."""
     database.build()
@@ -287,7 +287,8 @@ def test_a_file_that_cannot_be_removed_from_the_spool_stops_nothing(
         call(client, "Call 1.")
         wait_for(lambda: memori.status().pending == 0)
         assert [item.content for item in memori.messages() if item.role == "user"] == ["Call 0.", "Call 1."]
-        assert "spooling" in str(memori.status().last_failure)
+        # A call on a busy machine may have failed later, for its own reason.
+        assert any(record.getMessage().startswith("spooling") for record in caplog.records)
 
 
 def test_a_file_that_cannot_be_read_in_the_spool_is_passed_over(database: Database, tmp_path: Path) -> None:
