@@ -13,6 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -313,6 +314,22 @@ def test_a_worker_waits_for_the_tables(tmp_path: Path) -> None:
         await_line(worker, "at work on")
         worker.terminate()
         assert worker.wait(60) == 0
+
+
+def test_a_signal_that_does_not_wake_the_main_thread_is_heeded(database: str) -> None:
+    """Fails when a worker hangs whose main thread sleeps on: another thread got the signal, or it came just before."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def end() -> None:
+        while signal.getsignal(signal.SIGTERM) is before:
+            time.sleep(0.1)
+        time.sleep(1)  # Until the main thread sleeps; should it not yet, the signal is heeded all the more.
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+    ending = threading.Thread(target=end)
+    ending.start()
+    assert main(["worker", "--database", database]) == 0
+    ending.join()
 
 
 def test_a_signal_that_comes_at_the_wrong_moment_is_heeded() -> None:

@@ -36,7 +36,9 @@ log = logging.getLogger("memori.cli")
 
 DISTRIBUTION = "memori-byodb"
 _MOST_JOBS = 2**31 - 1  # Databases count with no more.
-_LOOK_S = 1.0  # Between two looks at whether all is done, while another worker has the rest.
+# Between two looks at whether all is done, while another worker has the rest; and at whether to end: Python handles a
+# signal in the main thread, which sleeps on without a bound when the signal came just before it fell asleep.
+_LOOK_S = 1.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -122,8 +124,8 @@ def _worker(given: argparse.Namespace) -> int:
         failed = 0
         while not stop.is_set():
             if not given.once:
-                stop.wait()
-                break
+                stop.wait(_LOOK_S)
+                continue
             mem.augmentation.wait(_LOOK_S)
             counts = mem.augmentation.status()
             if not counts.pending and not counts.running:
