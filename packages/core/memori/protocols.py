@@ -69,11 +69,15 @@ class Storage(Protocol):
             NewerSchemaError: They were made by a newer memori.
         """
 
-    def record(self, exchange: Exchange) -> list[StoredMessage]:
+    def record(self, exchange: Exchange, *, read_back: bool = True) -> list[StoredMessage]:
         """Store what is new of *exchange* and the job to augment it; return the new messages, in order.
 
         Which of the sent messages are new is decided by `memori.storage.history.unknown`. An exchange already stored
         (by id) stores nothing and returns an empty list, and so does one that brings nothing new; neither makes a job.
+
+        Args:
+            read_back: Without it nothing is returned: whoever waits for the exchange to be stored need not wait for
+                that as well.
         """
 
     def claim(self, worker: str, *, now: datetime, lease: timedelta, limit: int) -> list[Job]:

@@ -223,7 +223,7 @@ class Recorder:
             with self._writing:
                 if entry not in self._pending:
                     return True  # Dropped, as its entity is being forgotten.
-                self._storage.record(entry.exchange)
+                self._storage.record(entry.exchange, read_back=False)
         except Exception as error:  # noqa: BLE001 - whatever it was, the exchange is kept and tried again
             entry.attempts += 1
             entry.error = error

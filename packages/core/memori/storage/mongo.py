@@ -171,7 +171,7 @@ class MongoStorage:
         self._renew_turns()
         self.items.reset()
 
-    def record(self, exchange: Exchange) -> list[StoredMessage]:
+    def record(self, exchange: Exchange, *, read_back: bool = True) -> list[StoredMessage]:
         who = exchange.attribution
         identifier("session_id", who.session_id)
         identifier("process_id", who.process_id or "")
@@ -182,7 +182,8 @@ class MongoStorage:
                 return {}, []
             return recording.store(collections, entity)
 
-        return self._write(who.entity_id, attempt)
+        stored = self._write(who.entity_id, attempt)
+        return stored if read_back else []
 
     def claim(self, worker: str, *, now: datetime, lease: timedelta, limit: int) -> list[Job]:
         with self._working() as collections:

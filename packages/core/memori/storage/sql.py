@@ -13,7 +13,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
-    ColumnElement,
     Connection,
     Dialect,
     bindparam,
@@ -59,14 +58,30 @@ _ERRORS = 10
 _LOST_WITH_WORKERS = 2  # So often taken up and not finished, a job may be what ends its workers.
 
 _NEXT_VERSION = update(entity).values(version=entity.c.version + 1)
-_LOCK = _NEXT_VERSION.where(entity.c.external_id == bindparam("entity"))
-_LOCK_ROW = _NEXT_VERSION.where(entity.c.id == bindparam("entity_row"))
-_STATE = select(entity.c.id, entity.c.version)
+_BY_ID = entity.c.external_id == bindparam("entity")
+_BY_ROW = entity.c.id == bindparam("entity_row")
+_LOCK, _LOCK_ROW = (_NEXT_VERSION.where(key) for key in (_BY_ID, _BY_ROW))
+_LOCK_RETURNING, _LOCK_ROW_RETURNING = (
+    statement.returning(entity.c.id, entity.c.version) for statement in (_LOCK, _LOCK_ROW)
+)
+_STATE, _STATE_OF_ROW = (select(entity.c.id, entity.c.version).where(key) for key in (_BY_ID, _BY_ROW))
+_NEW = {table: insert(table) for table in (entity, process, session, message, job)}
 _VERSION = select(entity.c.generation, entity.c.version).where(entity.c.external_id == bindparam("entity"))
 _PROCESS = select(process.c.id).where(process.c.external_id == bindparam("process"))
 _ATTRIBUTES = select(attribute.c.name).where(attribute.c.process_id == bindparam("process_row"))
-_SESSION = select(session.c.id, session.c.next_position, session.c.last_active_at).where(
-    session.c.entity_id == bindparam("entity_row"), session.c.uuid == bindparam("session")
+# What an exchange meets: itself, its process and its session, none of which need be there.
+_MET = (
+    select(
+        select(job.c.id).where(job.c.exchange_id == bindparam("exchange")).scalar_subquery().label("job"),
+        _PROCESS.scalar_subquery().label("process"),
+        session.c.id.label("session"),
+        session.c.next_position,
+        session.c.last_active_at,
+    )
+    .select_from(
+        entity.outerjoin(session, (session.c.entity_id == entity.c.id) & (session.c.uuid == bindparam("session")))
+    )
+    .where(_BY_ROW)
 )
 _SESSION_ROW = (
     select(session.c.id)
@@ -97,7 +112,6 @@ _GROW_SESSION = (
     .where(session.c.id == bindparam("session_row"))
     .values(next_position=bindparam("position_after"), last_active_at=bindparam("active_at"))
 )
-_EXCHANGE = select(job.c.id).where(job.c.exchange_id == bindparam("exchange"))
 _KNOWN = select(message.c.position, message.c.digest).where(
     message.c.session_id == bindparam("session_row"), message.c.digest.in_(bindparam("digests", expanding=True))
 )
@@ -281,8 +295,8 @@ class SQLStorage:
         """Leave open connections to the parent process: to be called in the child after a fork."""
         self._database.reset()
 
-    def record(self, exchange: Exchange) -> list[StoredMessage]:
-        recording = _Recording(exchange)
+    def record(self, exchange: Exchange, *, read_back: bool = True) -> list[StoredMessage]:
+        recording = _Recording(exchange, read_back=read_back)
         try:
             return self._database.write(recording.store)
         except _NothingNewError:
@@ -387,7 +401,8 @@ class SQLStorage:
 
     def describe(self, process_id: str, attributes: Mapping[str, str], *, now: datetime) -> int:
         def work(connection: Connection) -> int:
-            row = _process(connection, process_id, at=now)
+            found = connection.scalar(_PROCESS, {"process": process_id})
+            row = _new_process(connection, process_id, at=now) if found is None else found
             known = set(connection.scalars(_ATTRIBUTES, {"process_row": row}))
             new = {name[:NAME_LENGTH]: value for name, value in attributes.items() if name[:NAME_LENGTH] not in known}
             rows = [
@@ -512,8 +527,9 @@ class SQLStorage:
 class _Recording:
     """One exchange on its way in."""
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: Exchange, *, read_back: bool) -> None:
         self._exchange = exchange
+        self._read_back = read_back
         who = exchange.attribution
         identifier("entity_id", who.entity_id)
         identifier("session_id", who.session_id)
@@ -523,14 +539,26 @@ class _Recording:
     def store(self, connection: Connection) -> list[StoredMessage]:
         exchange, who = self._exchange, self._exchange.attribution
         entity_row, version = _entity(connection, who.entity_id, at=exchange.at)
-        if connection.execute(_EXCHANGE, {"exchange": exchange.id}).first() is not None:
+        met = connection.execute(
+            _MET,
+            {
+                "entity_row": entity_row,
+                "exchange": exchange.id,
+                "process": who.process_id,
+                "session": who.session_id,
+            },
+        ).one()
+        if met.job is not None:
             raise _NothingNewError
-        found = connection.execute(_SESSION, {"entity_row": entity_row, "session": who.session_id}).first()
-        new = self._unknown(connection, None if found is None else found.id)
+        new = self._unknown(connection, met.session)
         if not new and not exchange.reply:
             raise _NothingNewError
-        process_row = None if who.process_id is None else _process(connection, who.process_id, at=exchange.at)
-        if found is None:
+        said = [(exchange.sent[index], self._sent_digests[index], False) for index in new]
+        said += [(answer, digest(answer), exchange.partial) for answer in exchange.reply]
+        process_row = met.process
+        if process_row is None and who.process_id is not None:
+            process_row = _new_process(connection, who.process_id, at=exchange.at)
+        if met.session is None:
             first = 0
             session_row = _inserted(
                 connection,
@@ -540,12 +568,18 @@ class _Recording:
                 process_id=process_row,
                 started_at=exchange.at,
                 last_active_at=exchange.at,
-                next_position=0,
+                next_position=len(said),
             )
         else:
-            session_row, first = found.id, found.next_position
-        said = [(exchange.sent[index], self._sent_digests[index], False) for index in new]
-        said += [(answer, digest(answer), exchange.partial) for answer in exchange.reply]
+            first, session_row = met.next_position, met.session
+            connection.execute(
+                _GROW_SESSION,
+                {
+                    "session_row": session_row,
+                    "position_after": first + len(said),
+                    "active_at": max(exchange.at, met.last_active_at),
+                },
+            )
         rows = [
             {
                 "session_id": session_row,
@@ -566,15 +600,7 @@ class _Recording:
             for position, (item, key, partial) in enumerate(said, start=first)
         ]
         for batch in batches(rows):
-            connection.execute(insert(message), batch)
-        connection.execute(
-            _GROW_SESSION,
-            {
-                "session_row": session_row,
-                "position_after": first + len(rows),
-                "active_at": exchange.at if found is None else max(exchange.at, found.last_active_at),
-            },
-        )
+            connection.execute(_NEW[message], batch)
         _inserted(
             connection,
             job,
@@ -590,6 +616,8 @@ class _Recording:
             attempts=0,
             due_at=_AT_ONCE,
         )
+        if not self._read_back:
+            return []
         return messages(connection.execute(_RECORDED, {"session_row": session_row, "first": first}))
 
     def _unknown(self, connection: Connection, session_row: int | None) -> list[int]:
@@ -617,7 +645,7 @@ def _may_be_whole(sent: Sequence[Message], index: int) -> bool:
 
 
 def _inserted(connection: Connection, table: Any, **values: Any) -> int:
-    key = connection.execute(insert(table), values).inserted_primary_key
+    key = connection.execute(_NEW[table], values).inserted_primary_key
     row: int = key[0]  # type: ignore[index] # An INSERT of one row has one.
     return row
 
@@ -625,16 +653,12 @@ def _inserted(connection: Connection, table: Any, **values: Any) -> int:
 def _locked(connection: Connection, who: dict[str, Any]) -> tuple[int, int] | None:
     """Raise the version of an entity, given by its row or its id; return its row and version, None without one."""
     by_row = "entity_row" in who
-    lock = _LOCK_ROW if by_row else _LOCK
     if connection.dialect.update_returning:
-        row = connection.execute(lock.returning(entity.c.id, entity.c.version), who).first()
-    elif connection.execute(lock, who).rowcount == 0:
+        row = connection.execute(_LOCK_ROW_RETURNING if by_row else _LOCK_RETURNING, who).first()
+    elif connection.execute(_LOCK_ROW if by_row else _LOCK, who).rowcount == 0:
         row = None
     else:
-        key: ColumnElement[bool] = (
-            entity.c.id == bindparam("entity_row") if by_row else entity.c.external_id == bindparam("entity")
-        )
-        row = connection.execute(_STATE.where(key), who).first()
+        row = connection.execute(_STATE_OF_ROW if by_row else _STATE, who).first()
     return None if row is None else (row[0], row[1])
 
 
@@ -652,9 +676,8 @@ def _new_generation() -> int:
     return secrets.randbits(62)
 
 
-def _process(connection: Connection, process_id: str, *, at: datetime) -> int:
-    row: int | None = connection.scalar(_PROCESS, {"process": process_id})
-    return _inserted(connection, process, external_id=process_id, created_at=at) if row is None else row
+def _new_process(connection: Connection, process_id: str, *, at: datetime) -> int:
+    return _inserted(connection, process, external_id=process_id, created_at=at)
 
 
 def _version(connection: Connection, entity_id: str) -> Version | None:
