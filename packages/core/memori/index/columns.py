@@ -22,7 +22,7 @@ class Column:
 
     def __init__(self, dtype: npt.DTypeLike, *, width: int | None = None) -> None:
         self._shape: tuple[int, ...] = () if width is None else (width,)
-        self._buffer = np.zeros((_LEAST_CAPACITY, *self._shape), dtype=dtype)
+        self._buffer = np.empty((_LEAST_CAPACITY, *self._shape), dtype=dtype)
         self._size = 0
 
     def __len__(self) -> int:
@@ -43,7 +43,7 @@ class Column:
         added = np.asarray(values, dtype=self._buffer.dtype)
         size = self._size + len(added)
         if size > len(self._buffer):
-            buffer = np.zeros((max(size, self._size * 3 // 2), *self._shape), dtype=self._buffer.dtype)
+            buffer = np.empty((max(size, self._size * 3 // 2), *self._shape), dtype=self._buffer.dtype)
             buffer[: self._size] = self.values
             self._buffer = buffer
         self._buffer[self._size : size] = added

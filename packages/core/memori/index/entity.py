@@ -149,11 +149,11 @@ class EntityIndex:
         asked_grams = np.unique(gram_hashes([terms])[0])
         with self._lock:
             lasting = self._lasting
-            usable, past = self._standing(lasting, now, as_of)
-            recallable = usable
+            recallable, past = self._standing(lasting, now, as_of)
+            usable = recallable.astype(np.float32)
             if kinds is not None:
                 numbers = [_KIND_NUMBERS[name] for name in kinds if name in _KIND_NUMBERS]
-                recallable = usable & np.isin(self._kind.values, numbers)
+                recallable = recallable & np.isin(self._kind.values, numbers)
             return (
                 Candidates(
                     texts=lasting.texts,
@@ -163,9 +163,9 @@ class EntityIndex:
                     substance=lasting.substance,
                     past=past,
                     successors=lasting.successors,
-                    meaning=self._meaning(vector) * usable,
-                    words=self._words.coverage(asked_words) * usable,
-                    characters=self._grams.coverage(asked_grams) * usable,
+                    meaning=_only(usable, self._meaning(vector)),
+                    words=_only(usable, self._words.coverage(asked_words)),
+                    characters=_only(usable, self._grams.coverage(asked_grams)),
                     before=lasting.before,
                     after=lasting.after,
                     sessions=lasting.sessions,
@@ -405,6 +405,10 @@ class _Lasting:
     fruitless: Flags
     ends: Seconds
     first_end: float
+
+
+def _only(usable: Numbers, values: Numbers) -> Numbers:
+    return np.multiply(values, usable, out=values)
 
 
 def _frozen(values: npt.NDArray[ScalarT]) -> npt.NDArray[ScalarT]:

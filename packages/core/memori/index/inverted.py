@@ -47,6 +47,8 @@ class InvertedIndex:
         self._recent = _NOTHING
         self._settled_rows = 0
         self._dampings: Numbers | None = None
+        counts = np.arange(256, dtype=np.float32)
+        self._unnormalised: Numbers = counts / (counts + np.float32(k1))
 
     def __len__(self) -> int:
         return len(self._lengths)
@@ -100,22 +102,23 @@ class InvertedIndex:
         for segment, (starts, ends) in zip((self._settled, self._recent), spans, strict=True):
             rows, counts = segment.postings(starts, ends)
             if len(rows):
-                saturation = counts / (counts + self._damping(rows))
-                sums += np.bincount(rows, weights=np.repeat(idf, ends - starts) * saturation, minlength=count)
+                weights = np.repeat(idf, ends - starts)
+                weights *= self._saturation(rows, counts)
+                sums += np.bincount(rows, weights=weights, minlength=count)
         whole = float(_idf(np.maximum(sizes, 1), count).sum()) * min(1.0, self._long_query / len(sizes)) ** 0.5
         covered: Numbers = (sums * ((self._k1 + 1.0) / whole)).astype(np.float32)
         return covered
 
-    def _damping(self, rows: npt.NDArray[np.int32]) -> Numbers | np.float32:
-        """Return how much repetition and length hold back each of *rows*."""
+    def _saturation(self, rows: npt.NDArray[np.int32], counts: npt.NDArray[np.uint8]) -> Numbers:
+        """Return what repetition adds up to, in [0, 1), the longer each of *rows* is the less."""
         if not self._b:
-            return np.float32(self._k1)
-        damping: Numbers | None = self._dampings
+            return self._unnormalised[counts]
+        damping = self._dampings
         if damping is None:
             slope = self._k1 * self._b / max(self._total / len(self._lengths), 1.0)
             damping = (self._k1 * (1.0 - self._b) + slope * self._lengths.values).astype(np.float32)
             self._dampings = damping
-        return damping[rows]
+        return counts / (counts + damping[rows])
 
 
 def _idf(sizes: npt.NDArray[np.int64], count: int) -> Numbers:
@@ -168,11 +171,11 @@ class _Segment:
         ends = np.where(last, len(self), self._starts[np.where(last, 0, places + 1)])
         return starts, np.where(self._terms[places] == terms, ends, starts)
 
-    def postings(self, starts: Rows, ends: Rows) -> tuple[npt.NDArray[np.int32], Numbers]:
+    def postings(self, starts: Rows, ends: Rows) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8]]:
         """Return the rows in these spans, one span after another, and how often each has the span's term."""
         spans = [slice(start, end) for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
         rows = np.concatenate([self._rows[span] for span in spans])
-        return rows, np.concatenate([self._counts[span] for span in spans]).astype(np.float32)
+        return rows, np.concatenate([self._counts[span] for span in spans])
 
     def _keys(self) -> npt.NDArray[np.uint64]:
         sizes = np.diff(np.append(self._starts, len(self)))

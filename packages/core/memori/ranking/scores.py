@@ -46,9 +46,19 @@ def evidence(words: Numbers, characters: Numbers, meaning: Numbers) -> Numbers:
 
     (words + c + 0.5 m) / 2.5, where c and m are characters and cosine above their floors, 1.0 staying 1.0.
     """
-    alike = np.maximum(characters - CHARACTERS_FLOOR, 0.0) / (1.0 - CHARACTERS_FLOOR)
-    close = np.maximum(meaning - MEANING_FLOOR, 0.0) / (1.0 - MEANING_FLOOR)
-    result: Numbers = (words + alike + MEANING_WEIGHT * close) / (2.0 + MEANING_WEIGHT)
+    result = _above(characters, CHARACTERS_FLOOR)
+    result += words
+    close = _above(meaning, MEANING_FLOOR)
+    close *= MEANING_WEIGHT
+    result += close
+    result /= 2.0 + MEANING_WEIGHT
+    return result
+
+
+def _above(values: Numbers, floor: float) -> Numbers:
+    result: Numbers = values - floor
+    np.maximum(result, 0.0, out=result)
+    result /= 1.0 - floor
     return result
 
 
@@ -176,6 +186,7 @@ def concerned(candidates: Candidates, seeds: Rows) -> tuple[Rows, Candidates]:
     facts, sources = candidates.links
     flags[sources[flags[facts]]] = True
     flags[facts[flags[sources]]] = True
+    linked = np.flatnonzero(flags[facts] & flags[sources])
     rows = np.flatnonzero(flags)
     places = np.full(count + 1, -1)
     places[rows] = np.arange(len(rows))
@@ -194,7 +205,7 @@ def concerned(candidates: Candidates, seeds: Rows) -> tuple[Rows, Candidates]:
         after=places[candidates.after[rows]],
         sessions=candidates.sessions[rows],
         named=candidates.named[rows],
-        links=places[candidates.links[:, flags[facts] & flags[sources]]],
+        links=np.stack((places[facts[linked]], places[sources[linked]])),
         at=candidates.at[rows],
         importance=candidates.importance[rows],
     )

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, Select
 from sqlalchemy import exc as sqlalchemy_errors
 from sqlalchemy.pool import AssertionPool, SingletonThreadPool
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from memori.errors import MemoriError, NotBuiltError, StorageError
 from memori.storage.durability import LogSync
@@ -90,6 +91,7 @@ class Database:
         self._access: Access | None = None
         self._file: Path | None = None
         self._sync = LogSync()
+        self._compiled: dict[Select[Any], SQLCompiler] = {}
         self._renew_locks()
 
     def _renew_locks(self) -> None:
@@ -129,6 +131,34 @@ class Database:
     def read(self, work: Callable[[Connection], T]) -> T:
         """Return what *work* returns, in one transaction. It must not write."""
         return self._run(work, write=False, building=False)
+
+    def first(self, query: Select[Any], parameters: Mapping[str, str | int]) -> Sequence[Any] | None:
+        """Return the first row of a query for numbers and plain texts; None without one.
+
+        As `read` would, at half the time where it can be: calls wait for it.
+        """
+        access = self._reach()
+        if not access.sqlite or access.single or not access.made_for_us:
+            return self.read(lambda connection: connection.execute(query, parameters).first())
+        compiled = self._compiled.get(query)
+        if compiled is None:
+            compiled = self._compiled[query] = query.compile(dialect=access.engine.dialect)
+        values = [parameters[name] for name in compiled.positiontup or ()]
+        deadline = time.monotonic() + self._timeout_s
+
+        def once() -> Sequence[Any] | None:
+            with (
+                self._gate.passing(deadline),
+                _as_storage_error(access),
+                self._connection(access, False, deadline) as connection,
+            ):
+                # A single statement needs no transaction to agree with itself.
+                row: Sequence[Any] | None = execute(
+                    connection.connection.driver_connection, compiled.string, values
+                ).fetchone()
+                return row
+
+        return _persist(once, deadline)
 
     def write(self, work: Callable[[Connection], T]) -> T:
         """Return what *work* returns, its changes committed.
@@ -366,11 +396,11 @@ def connected(engine: Engine) -> Connection:
         ) from error
 
 
-def execute(driver: Any, statement: str) -> Any:
+def execute(driver: Any, statement: str, parameters: Sequence[object] = ()) -> Any:
     """Return the cursor that executed *statement* on a sqlite3 connection; its rows are tuples."""
     cursor = driver.cursor()
     cursor.row_factory = None
-    return cursor.execute(statement)
+    return cursor.execute(statement, parameters)
 
 
 def file_of(driver: Any) -> Path | None:

@@ -417,14 +417,16 @@ class SQLStorage:
         return self._database.write(work)
 
     def version(self, entity_id: str) -> Version | None:
-        return self._database.read(lambda connection: _version(connection, entity_id))
+        row = self._database.first(_VERSION, {"entity": entity_id})
+        return None if row is None else Version(row[0], row[1])
 
     def changes(self, entity_id: str, *, since: Version | None) -> Changes | None:
         def work(connection: Connection) -> Changes | None:
             # Read first: what is committed while the rest is read is then told again by the next call, never missed.
-            version = _version(connection, entity_id)
-            if version is None:
+            row = connection.execute(_VERSION, {"entity": entity_id}).first()
+            if row is None:
                 return None
+            version = Version(row[0], row[1])
             # A lower number is that of an older database put back in place.
             whole = since is None or since.generation != version.generation or since.number > version.number
             after = 0 if since is None or whole else since.number
@@ -678,11 +680,6 @@ def _new_generation() -> int:
 
 def _new_process(connection: Connection, process_id: str, *, at: datetime) -> int:
     return _inserted(connection, process, external_id=process_id, created_at=at)
-
-
-def _version(connection: Connection, entity_id: str) -> Version | None:
-    row = connection.execute(_VERSION, {"entity": entity_id}).first()
-    return None if row is None else Version(row[0], row[1])
 
 
 def _skips_locked(dialect: Dialect) -> bool:
