@@ -262,22 +262,21 @@ class _Echoes:
 
     def __init__(self) -> None:
         self._said: set[str] = set()
-        self._covered: dict[int, list[set[str]]] = {}
+        self._facts: dict[int, list[Fact]] = {}
 
     def has(self, document: Document) -> bool:
         if _normal(document.content) in self._said:
             return True
-        if isinstance(document, Fact) or document.id not in self._covered:
+        if isinstance(document, Fact) or document.id not in self._facts:
             return False
         terms = set(words(document.content))
-        return any(len(terms & said) >= _ECHO * len(terms) for said in self._covered[document.id])
+        return any(len(terms & set(words(fact.content))) >= _ECHO * len(terms) for fact in self._facts[document.id])
 
     def add(self, document: Document) -> None:
         self._said.add(_normal(document.content))
         if isinstance(document, Fact):
-            terms = set(words(document.content))
             for message_id in document.sources:
-                self._covered.setdefault(message_id, []).append(terms)
+                self._facts.setdefault(message_id, []).append(document)
 
 
 def _recollection(

@@ -103,10 +103,10 @@ def identifier(name: str, value: str) -> str:
     return value
 
 
-def batches(items: Iterable[ItemT]) -> Iterable[Sequence[ItemT]]:
-    """Return *items* in sequences that one statement can take."""
+def batches(items: Iterable[ItemT]) -> list[list[ItemT]]:
+    """Return *items* in lists that one statement can take; no list without any."""
     every = list(items)
-    return (every[start : start + BATCH] for start in range(0, len(every), BATCH))
+    return [every[start : start + BATCH] for start in range(0, len(every), BATCH)]
 
 
 def packed(embedding: Embedding | None) -> tuple[bytes | None, str | None]:

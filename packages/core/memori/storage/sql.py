@@ -69,7 +69,9 @@ _NEW = {table: insert(table) for table in (entity, process, session, message, jo
 _VERSION = select(entity.c.generation, entity.c.version).where(entity.c.external_id == bindparam("entity"))
 _PROCESS = select(process.c.id).where(process.c.external_id == bindparam("process"))
 _ATTRIBUTES = select(attribute.c.name).where(attribute.c.process_id == bindparam("process_row"))
-# What an exchange meets: itself, its process and its session, none of which need be there.
+_SAME = message.c.digest.in_(bindparam("digests", expanding=True))
+# What an exchange meets: itself, its process, its session, and of its messages those that the session has; none of
+# which need be there. A row for each such message, one row without any.
 _MET = (
     select(
         select(job.c.id).where(job.c.exchange_id == bindparam("exchange")).scalar_subquery().label("job"),
@@ -77,9 +79,13 @@ _MET = (
         session.c.id.label("session"),
         session.c.next_position,
         session.c.last_active_at,
+        message.c.position,
+        message.c.digest,
     )
     .select_from(
-        entity.outerjoin(session, (session.c.entity_id == entity.c.id) & (session.c.uuid == bindparam("session")))
+        entity.outerjoin(
+            session, (session.c.entity_id == entity.c.id) & (session.c.uuid == bindparam("session"))
+        ).outerjoin(message, (message.c.session_id == session.c.id) & _SAME)
     )
     .where(_BY_ROW)
 )
@@ -112,9 +118,7 @@ _GROW_SESSION = (
     .where(session.c.id == bindparam("session_row"))
     .values(next_position=bindparam("position_after"), last_active_at=bindparam("active_at"))
 )
-_KNOWN = select(message.c.position, message.c.digest).where(
-    message.c.session_id == bindparam("session_row"), message.c.digest.in_(bindparam("digests", expanding=True))
-)
+_KNOWN = select(message.c.position, message.c.digest).where(message.c.session_id == bindparam("session_row"), _SAME)
 _PARTIAL = select(message.c.position, message.c.digest, message.c.content).where(
     message.c.session_id == bindparam("session_row"), message.c.partial, message.c.kind == "text"
 )
@@ -541,18 +545,22 @@ class _Recording:
     def store(self, connection: Connection) -> list[StoredMessage]:
         exchange, who = self._exchange, self._exchange.attribution
         entity_row, version = _entity(connection, who.entity_id, at=exchange.at)
-        met = connection.execute(
+        asked, *more = batches(dict.fromkeys(self._sent_digests)) or [[]]
+        rows = connection.execute(
             _MET,
             {
                 "entity_row": entity_row,
                 "exchange": exchange.id,
                 "process": who.process_id,
                 "session": who.session_id,
+                "digests": asked,
             },
-        ).one()
+        ).all()
+        met = rows[0]
         if met.job is not None:
             raise _NothingNewError
-        new = self._unknown(connection, met.session)
+        known = [Known(row.position, row.digest) for row in rows if row.position is not None]
+        new = self._unknown(connection, met.session, known, more)
         if not new and not exchange.reply:
             raise _NothingNewError
         said = [(exchange.sent[index], self._sent_digests[index], False) for index in new]
@@ -582,7 +590,7 @@ class _Recording:
                     "active_at": max(exchange.at, met.last_active_at),
                 },
             )
-        rows = [
+        added = [
             {
                 "session_id": session_row,
                 "entity_id": entity_row,
@@ -601,7 +609,7 @@ class _Recording:
             }
             for position, (item, key, partial) in enumerate(said, start=first)
         ]
-        for batch in batches(rows):
+        for batch in batches(added):
             connection.execute(_NEW[message], batch)
         _inserted(
             connection,
@@ -613,7 +621,7 @@ class _Recording:
             model=exchange.model,
             exchanged_at=exchange.at,
             first_position=first,
-            messages=len(rows),
+            messages=len(added),
             state="waiting",
             attempts=0,
             due_at=_AT_ONCE,
@@ -622,15 +630,21 @@ class _Recording:
             return []
         return messages(connection.execute(_RECORDED, {"session_row": session_row, "first": first}))
 
-    def _unknown(self, connection: Connection, session_row: int | None) -> list[int]:
+    def _unknown(
+        self, connection: Connection, session_row: int | None, known: list[Known], more: Sequence[Sequence[str]]
+    ) -> list[int]:
+        """Return which of the sent messages are new to the session.
+
+        Args:
+            known: The session's, as far as they were looked for.
+            more: The digests that were not looked for yet.
+        """
         sent = self._exchange.sent
         if session_row is None:
             return list(range(len(sent)))
-        known = [
-            Known(position, key)
-            for batch in batches(dict.fromkeys(self._sent_digests))
-            for position, key in connection.execute(_KNOWN, {"session_row": session_row, "digests": batch})
-        ]
+        for batch in more:
+            found = connection.execute(_KNOWN, {"session_row": session_row, "digests": batch})
+            known += (Known(position, key) for position, key in found)
         new = unknown(sent, known, digests=self._sent_digests)
         if not any(_may_be_whole(sent, index) for index in new):
             return new

@@ -228,6 +228,12 @@ class StorageSuite:
         assert everything(storage, "alice") == before
         assert storage.jobs(now=NOW).pending == 1
 
+    def test_who_wants_nothing_back_has_it_stored_all_the_same(self, storage: Storage) -> None:
+        """Fails when an exchange that is not read back is returned, or stored otherwise."""
+        assert storage.record(exchange("I live in Rome.", reply="Noted."), read_back=False) == []
+        assert contents(storage.messages("alice")) == ["I live in Rome.", "Noted."]
+        assert storage.jobs(now=NOW).pending == 1
+
     def test_saying_the_same_again_is_a_second_message(self, storage: Storage) -> None:
         """Fails when what is said twice without its history is taken for one message."""
         storage.record(exchange("Yes.", reply="Good."))
