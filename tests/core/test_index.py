@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from memori.index.columns import Column, products
 from memori.index.entity import EntityIndex
-from memori.index.inverted import InvertedIndex, hashed
+from memori.index.inverted import InvertedIndex, hashed, settled
 from memori.index.text import gram_hashes, stem, words
 from memori.types import Candidates, Changes, Embedding, Fact, StoredMessage, Version
 
@@ -159,6 +159,21 @@ class TestInvertedIndex:
         index = index_of([texts[at : at + batch] for at in range(0, len(texts), batch)])
         query = ["w1", "w7", "w59", "unknown"]
         assert index.coverage(query_hashes(*query)) == pytest.approx(bm25(texts, query), abs=1e-4)
+
+    def test_putting_its_parts_together_changes_no_answer(self) -> None:
+        """Fails when postings are lost or doubled by it, those that came meanwhile among them, or parts pile up."""
+        texts = some_texts(4000)
+        index = index_of([])
+        query = query_hashes("w1", "w7", "w59", "unknown")
+        for at in range(0, len(texts), 100):
+            before = index.large
+            after = settled(before)
+            index.add(*hashed(texts[at : at + 100]), texts=100)  # As another thread may.
+            asked = index.coverage(query)
+            index.settle(before, after)
+            assert index.coverage(query) == pytest.approx(asked, abs=1e-6)
+            assert len(index.large) <= 4
+        assert index.coverage(query) == pytest.approx(index_of([texts]).coverage(query), abs=1e-4)
 
     def test_a_full_match_is_one_in_any_index(self) -> None:
         """Fails when scores of small and large memories cannot be held to one threshold."""

@@ -332,6 +332,21 @@ class TestFreshness:
 
 
 class TestFailures:
+    def test_no_answer_waits_until_the_index_is_put_together(self, memory: Memory) -> None:
+        """Fails when much that is new holds an answer up, for putting it in order, or is answered otherwise then."""
+        left: list[Callable[[], object]] = []
+        recaller = Recaller(memory.storage, EMBEDDER, HybridRanker(), Settings(), later=left.append)
+        for start in (0, 600, 1200):
+            memory.say(
+                *(f"My drawer {number} holds screws." for number in range(start, start + 600)), session=f"{start}"
+            )
+            before = recaller.recall("ann", "drawer 77", limit=3, now=NOW)
+        assert left
+        for work in left:
+            work()
+        assert before[0].content == "My drawer 77 holds screws."
+        assert recaller.recall("ann", "drawer 77", limit=3, now=NOW) == before
+
     def test_the_last_known_memory_answers_while_the_database_does_not(self, memory: Memory) -> None:
         """Fails when a database that is down makes a known user unknown, or nobody can see that it happened."""
         memory.say("I like tea.", reply=None)

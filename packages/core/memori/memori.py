@@ -10,7 +10,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -124,7 +124,10 @@ class Memori:
         self._embedder = embedder_from(embedder)
         self._storage = storage_from(database_url() if conn is None else conn)
         self._pipeline = Pipeline(extractor or RuleExtractor(), self._embedder, self.config)
-        self._recaller = Recaller(self._storage, self._embedder, ranker or HybridRanker(), self.config)
+        self._runner = BoundedRunner("memori-call")
+        self._recaller = Recaller(
+            self._storage, self._embedder, ranker or HybridRanker(), self.config, later=_later(self._runner)
+        )
         self._warm = threading.Thread(target=_warm_up, args=(self._recaller,), name="memori-warm-up", daemon=True)
         self._worker = Worker(
             self._storage,
@@ -134,7 +137,6 @@ class Memori:
             prepare=self._warm.join,
             revised=self._recaller.refresh,
         )
-        self._runner = BoundedRunner("memori-call")
         self._tally = Tally(self._storage)
         self._recorder = Recorder(
             self._storage,
@@ -770,6 +772,15 @@ async def _in_thread(function: Callable[[], ResultT]) -> ResultT:
     from anyio import to_thread
 
     return await to_thread.run_sync(function)
+
+
+def _later(runner: BoundedRunner) -> Callable[[Callable[[], object]], None]:
+    # Not a method: what has it must not keep its Memori alive.
+    def submit(work: Callable[[], object]) -> None:
+        with suppress(ClosedError):
+            runner.submit(work).add_done_callback(_log_quietly)
+
+    return submit
 
 
 def _log_quietly(future: Future[Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -52,13 +52,25 @@ class Recaller:
 
     Each entity's memory is read once, kept in an index (the least recently used go when they take more than
     ``settings.cache_bytes``), and brought up to date before each answer by what changed since.
+
+    Args:
+        later: Does what no answer should wait for.
     """
 
-    def __init__(self, storage: Storage, embedder: Embedder, ranker: Ranker, settings: Settings) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        embedder: Embedder,
+        ranker: Ranker,
+        settings: Settings,
+        *,
+        later: Callable[[Callable[[], object]], object] = lambda work: work(),
+    ) -> None:
         self._storage = storage
         self._embedder = embedder
         self._ranker = ranker
         self._settings = settings
+        self._later = later
         self._lock = threading.Lock()
         self._slots: OrderedDict[str, _Slot] = OrderedDict()
         self._stale_answers = 0
@@ -228,6 +240,8 @@ class Recaller:
             slot.index = index
             slot.nbytes = index.nbytes
         self._evict()
+        if index.unsettled:
+            self._later(index.settle)
 
     def _slot(self, entity_id: str) -> _Slot:
         with self._lock:

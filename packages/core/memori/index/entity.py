@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 import numpy as np
 
 from memori.index.columns import Column, products
-from memori.index.inverted import InvertedIndex, hashed
+from memori.index.inverted import InvertedIndex, hashed, settled
 from memori.index.text import STOP_WORDS, gram_hashes, stem, words
 from memori.types import Candidates, Changes, Fact, RecollectionKind, StoredMessage, Version
 
@@ -66,6 +66,7 @@ class EntityIndex:
     def __init__(self, model: str) -> None:
         self._model = model
         self._lock = threading.Lock()
+        self._settling = threading.Lock()
         self._version: Version | None = None
         self._documents: list[Document] = []
         self._texts: list[str] = []
@@ -127,6 +128,24 @@ class EntityIndex:
             # Now, in the background as a rule, and not in the next call.
             self._lasting = self._snapshot()
             self._version = changes.version
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether `settle` has anything to do."""
+        return self._words.unsettled or self._grams.unsettled
+
+    def settle(self) -> None:
+        """Put together what came in parts, so that later answers are quick. Others may ask meanwhile."""
+        if not self._settling.acquire(blocking=False):
+            return
+        try:
+            for index in (self._words, self._grams):
+                before = index.large
+                after = settled(before)
+                with self._lock:
+                    index.settle(before, after)
+        finally:
+            self._settling.release()
 
     def candidates(
         self,

@@ -14,19 +14,22 @@ if TYPE_CHECKING:
 
     from memori.types import Numbers, Rows
 
-__all__ = ["InvertedIndex", "hashed"]
+__all__ = ["InvertedIndex", "hashed", "settled"]
 
 _ROW_BITS = 26  # 67 million texts; the other 38 bits are the term's hash.
 _ROW_MASK = np.uint64((1 << _ROW_BITS) - 1)
-# Adding two texts copies at most this many texts' postings; the large segment is copied once in as many.
-_RECENT_TEXTS = 512
+_RECENT_TEXTS = 512  # Adding a text copies at most the postings of as many.
+# A segment that is less than so many times larger than the next one is merged with it: there are few then, and postings
+# are copied seldom.
+_GROWTH = 8
 _FEW_ROWS = 256
 
 
 class InvertedIndex:
     """Which texts have which terms, and how often. Rows are numbered from 0 in the order they are added.
 
-    Postings are sorted by a 64-bit key (hash of the term, row). Not safe for threads by itself.
+    Postings are sorted by a 64-bit key (hash of the term, row), in segments: large ones, and one of what came last.
+    Not safe for threads by itself; only what `settled` does need not be kept from others.
 
     Args:
         k1: How soon repeating a term stops to count (BM25).
@@ -43,9 +46,9 @@ class InvertedIndex:
         self._common = common
         self._lengths = Column(np.float32)
         self._total = 0.0
-        self._settled = _NOTHING
+        self._large: tuple[_Segment, ...] = ()
         self._recent = _NOTHING
-        self._settled_rows = 0
+        self._recent_rows = 0
         self._dampings: Numbers | None = None
         counts = np.arange(256, dtype=np.float32)
         self._unnormalised: Numbers = counts / (counts + np.float32(k1))
@@ -56,7 +59,7 @@ class InvertedIndex:
     @property
     def nbytes(self) -> int:
         """Bytes held."""
-        return self._settled.nbytes + self._recent.nbytes + self._lengths.nbytes
+        return sum(segment.nbytes for segment in (*self._large, self._recent)) + self._lengths.nbytes
 
     def add(self, hashes: npt.NDArray[np.uint64], owners: npt.NDArray[np.int64], *, texts: int) -> None:
         """Add *texts* rows.
@@ -72,12 +75,27 @@ class InvertedIndex:
         self._dampings = None
         rows = (owners + first).astype(np.uint64)
         segment = _Segment.of((hashes & ~_ROW_MASK) | rows)
-        if texts > _RECENT_TEXTS or len(self._lengths) - self._settled_rows > _RECENT_TEXTS:
-            self._settled = self._settled.merged(self._recent).merged(segment)
-            self._recent = _NOTHING
-            self._settled_rows = len(self._lengths)
-        else:
-            self._recent = self._recent.merged(segment)
+        if texts > _RECENT_TEXTS:
+            self._large = (*self._large, segment)
+            return
+        self._recent = self._recent.merged(segment)
+        self._recent_rows += texts
+        if self._recent_rows > _RECENT_TEXTS:
+            self._large, self._recent, self._recent_rows = (*self._large, self._recent), _NOTHING, 0
+
+    @property
+    def large(self) -> tuple[_Segment, ...]:
+        """The segments that `settled` may merge."""
+        return self._large
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether `settled` would merge any of them."""
+        return _unsettled(self._large)
+
+    def settle(self, before: tuple[_Segment, ...], after: tuple[_Segment, ...]) -> None:
+        """Have *after*, which is *before* `settled`, in its place."""
+        self._large = after + self._large[len(before) :]
 
     def coverage(self, hashes: npt.NDArray[np.uint64]) -> Numbers:
         """Return how far each row covers the query of these distinct *hashes*: 0.0 where no term of it occurs.
@@ -90,7 +108,8 @@ class InvertedIndex:
         count = len(self._lengths)
         if not count or not len(hashes):
             return np.zeros(count, dtype=np.float32)
-        spans = [segment.spans(hashes) for segment in (self._settled, self._recent)]
+        segments = (*self._large, self._recent)
+        spans = [segment.spans(hashes) for segment in segments]
         sizes: Rows = np.sum([ends - starts for starts, ends in spans], axis=0)
         telling = sizes <= self._common * count
         # When common words are all there is to a query, they must do.
@@ -99,7 +118,7 @@ class InvertedIndex:
             sizes = sizes[telling]
         idf = _idf(sizes, count)
         sums = np.zeros(count)
-        for segment, (starts, ends) in zip((self._settled, self._recent), spans, strict=True):
+        for segment, (starts, ends) in zip(segments, spans, strict=True):
             rows, counts = segment.postings(starts, ends)
             if len(rows):
                 weights = np.repeat(idf, ends - starts)
@@ -182,6 +201,21 @@ class _Segment:
         keys: npt.NDArray[np.uint64] = np.repeat(self._terms, sizes)
         keys |= self._rows.astype(np.uint64)
         return keys
+
+
+def settled(segments: tuple[_Segment, ...]) -> tuple[_Segment, ...]:
+    """Return *segments* with those merged that are not much larger than the next; the same tuple when all are.
+
+    Millions of postings take a tenth of a second.
+    """
+    while _unsettled(segments):
+        *first, left, right = segments
+        segments = (*first, left.merged(right))
+    return segments
+
+
+def _unsettled(segments: tuple[_Segment, ...]) -> bool:
+    return len(segments) > 1 and len(segments[-2]) < _GROWTH * len(segments[-1])
 
 
 def _changes(values: npt.NDArray[np.uint64]) -> Rows:
