@@ -76,7 +76,7 @@ def caller_with_memory(url: str, database: str) -> Iterator[Caller]:
     """Run the OpenAI SDK with memori on *database*; yield the process.
 
     Besides ``call`` and ``burst`` it knows ``open(question)``, which comes first and returns the seconds of opening and
-    of the first recall, ``recall(question)``, which returns seconds, ``learn(text)``, ``contents`` and ``health``.
+    of the first recall, ``recall(question)``, which returns seconds, ``learn(text)`` and ``health``.
     """
     with running(_serve_calls_with_memory, url, database) as process:
         yield process
@@ -181,7 +181,6 @@ def _serve_calls_with_memory(pipe: Connection, url: str, database: str) -> None:
                 "burst": lambda texts: quiet(burst(texts)),
                 "recall": recall,
                 "learn": learn,
-                "contents": lambda: (len(mem.facts()), len(mem.messages())),
                 "health": health,
             },
         )

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from benchmarks.calls import alternately, fill, milliseconds, say
+from benchmarks.calls import Memory, alternately, fill, milliseconds, say
 from benchmarks.conversations import Speaker
 from benchmarks.processes import ENTITY, Caller, obey, running
 from benchmarks.table import Table
@@ -27,7 +27,7 @@ from memori.testing.providers import PROVIDERS, ProviderSDK
 __all__ = ["measure_providers"]
 
 SHAPES: tuple[Shape, ...] = ("plain", "stream")
-FACTS = 1_000
+MEMORY = Memory(1_000, 1_000)
 _SEED = 21
 
 
@@ -41,7 +41,7 @@ def measure_providers(rounds: int) -> Table:
     with tempfile.TemporaryDirectory() as folder:
         say("filling a database for each provider's SDK …")
         filled = Path(folder) / "filled.db"
-        fill(filled, FACTS)
+        fill(filled, MEMORY)
         for sdk in PROVIDERS:
             try:
                 name = f"{sdk.name} ({sdk.distribution} {version(sdk.distribution)})"
@@ -59,7 +59,7 @@ def measure_providers(rounds: int) -> Table:
         notes.append(f"Not installed, so not measured: {', '.join(missing)}.")
     return Table(
         title="One call of each provider's SDK",
-        about=f"to a provider on this machine that speaks its protocol (xAI's is gRPC), over {FACTS:,} facts",
+        about=f"to a provider on this machine that speaks its protocol (xAI's is gRPC), over {MEMORY}",
         columns=("", "alone p50 ms", "p95 ms", "with memori p50 ms", "p95 ms", "added to p50", "times p50"),
         rows=rows,
         notes=notes,
