@@ -27,7 +27,7 @@ from memori.schema.migrations import HEAD
 from memori.types import ExtractedFact, StoredMessage
 
 PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
-NAMES = ["worker", "migrate", "status", "jobs", "import", "doctor"]
+NAMES = ["worker", "migrate", "status", "jobs", "reindex", "import", "doctor"]
 
 
 @pytest.fixture
@@ -314,6 +314,34 @@ def test_a_worker_waits_for_the_tables(tmp_path: Path) -> None:
         await_line(worker, "at work on")
         worker.terminate()
         assert worker.wait(60) == 0
+
+
+def test_reindexing_is_told_by_which_embedder(database: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Fails when an application's embeddings are replaced by the default's unasked, or the count is wrong."""
+    capture(database, "I live in Rome.")
+    with pytest.raises(SystemExit):
+        main(["reindex", "--database", database])
+    assert "one of the arguments --app --embedder is required" in capsys.readouterr().err
+    arguments = ["reindex", "--embedder", "default", "--database", database]
+    for counted in ("1", "0"):
+        assert main(arguments) == 0
+        assert capsys.readouterr().out == f"{counted} facts and messages embedded by wordllama-l2_supercat-128\n"
+    assert main([*arguments, "--entity", "bob"]) == 0
+
+
+def test_an_embedder_that_fails_is_named(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Fails when reindexing by an embedder that does not work ends with a traceback, or with success."""
+    capture(database, "I live in Rome.")
+    (tmp_path / "broken_shop.py").write_text(
+        "from memori import Memori\n\n\n"
+        "def embed(texts):\n    raise ConnectionError('no route\\nto it')\n\n\n"
+        f"mem = Memori(conn={database!r}, embedder=embed, worker=False)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert main(["reindex", "--app", "broken_shop:mem"]) == 1
+    assert "the embedder does not work: ConnectionError: no route to it" in capsys.readouterr().err
 
 
 def test_a_signal_that_does_not_wake_the_main_thread_is_heeded(database: str) -> None:

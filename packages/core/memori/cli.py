@@ -99,6 +99,15 @@ def commands() -> argparse.ArgumentParser:
     jobs = command("jobs", _jobs, "list the work that was given up, with its errors")
     jobs.add_argument("--limit", type=int, default=20, metavar="N", help="at most that many, the latest first (20)")
     jobs.add_argument("--retry", action="store_true", help="put all of it back to be done")
+    reindex = command("reindex", _reindex, "embed again what another embedder embedded, or none did")
+    by = reindex.add_mutually_exclusive_group(required=True)
+    by.add_argument(
+        "--app", metavar="MODULE:NAME", help="by the embedder of the program's own Memori, or of what returns it"
+    )
+    by.add_argument(
+        "--embedder", metavar="NAME", help="by this one: 'default', or as Memori(embedder=…) takes its name"
+    )
+    reindex.add_argument("--entity", metavar="ID", help="of this entity only")
     bring = command("import", _import, "bring over what MemoriLabs' memori 3 stored in another database")
     bring.add_argument(
         "--from-memori", metavar="URL", required=True, help="the database to read; nothing is changed there"
@@ -238,6 +247,18 @@ def _jobs(given: argparse.Namespace) -> int:
     return 0
 
 
+def _reindex(given: argparse.Namespace) -> int:
+    with _opened(given) as mem:
+        try:
+            count = mem.augmentation.reindex(given.entity)
+        except MemoriError:
+            raise
+        except Exception as error:
+            raise ConfigurationError(f"the embedder does not work: {type(error).__name__}: {error}") from error
+        _say(f"{count} facts and messages embedded by {mem.config.embeddings.model}")
+    return 0
+
+
 def _import(given: argparse.Namespace) -> int:
     with _opened(given) as mem:
         for kind in mem.import_from(given.from_memori, build=True):
@@ -316,7 +337,13 @@ def _opened(given: argparse.Namespace) -> Memori:
     """Return the `Memori` that a command is about, its worker not started yet."""
     app = getattr(given, "app", None)
     if app is None:
-        return Memori(conn=given.database or database_url(), settings=Settings.from_environment(), worker=False)
+        named = getattr(given, "embedder", None)
+        return Memori(
+            conn=given.database or database_url(),
+            settings=Settings.from_environment(),
+            embedder=None if named == "default" else named,
+            worker=False,
+        )
     if given.database is not None:
         raise ConfigurationError("--app names a Memori that has its database: leave out --database")
     return _found(app)

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from memori.items import Items
     from memori.protocols import Embedder, Extractor, Ranker, Storage, Turn
     from memori.recall import Recaller
+    from memori.reindexing import Reindexer
 
 __all__ = ["Augmentation", "Llm", "Memori"]
 
@@ -111,6 +112,7 @@ class Memori:
         from memori.embeddings.choose import embedder_from
         from memori.ranking.hybrid import HybridRanker
         from memori.recall import Recaller
+        from memori.reindexing import Reindexer
         from memori.storage.choose import storage_from
 
         if (api_key, base_url, use_rust_core) != (None, None, None):
@@ -159,7 +161,9 @@ class Memori:
         self.config.cache = CacheConfig(self._storage, self._identity)
         self.config.llm = LlmConfig(lambda: self._hooks.provider)
         self.llm = Llm(self)
-        self.augmentation = Augmentation(self._storage, self._worker, self._recorder)
+        self.augmentation = Augmentation(
+            self._storage, self._worker, self._recorder, Reindexer(self._storage, self._embedder)
+        )
         self._works_here = worker
         self._shutdown = weakref.finalize(
             self,
@@ -693,10 +697,11 @@ class Llm:
 class Augmentation:
     """``mem.augmentation``: the work in the background."""
 
-    def __init__(self, storage: Storage, worker: Worker, recorder: Recorder) -> None:
+    def __init__(self, storage: Storage, worker: Worker, recorder: Recorder, reindexer: Reindexer) -> None:
         self._storage = storage
         self._worker = worker
         self._recorder = recorder
+        self._reindexer = reindexer
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until every stored exchange is augmented; return whether that came to be.
@@ -758,6 +763,21 @@ class Augmentation:
         count = self._storage.retry()
         self._worker.notify()
         return count
+
+    def reindex(self, entity_id: str | None = None) -> int:
+        """Embed anew what has no embedding of the present embedder; return how many facts and messages.
+
+        To be done once after the embedder was changed, or has failed for a while: until then those are found by their
+        words alone. Others may store and recall meanwhile. Interrupted, it goes on where it was when it is run again.
+
+        Args:
+            entity_id: Whose; None: everybody's.
+
+        Raises:
+            StorageError: The database failed. What was embedded until then stays.
+            Exception: Whatever the embedder raises; likewise.
+        """
+        return self._reindexer.run(entity_id)
 
     def status(self) -> JobCounts:
         """Return how much is waiting, running, failed and done, with the last errors.

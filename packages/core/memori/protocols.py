@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         Attribution,
         Candidates,
         Changes,
+        Embedding,
         Exchange,
         Extraction,
         Fact,
@@ -111,6 +112,18 @@ class Storage(Protocol):
 
     def revise(self, entity_id: str, revision: Revision, *, now: datetime) -> list[Fact]:
         """Apply *revision* to the entity (created if missing); return the facts it stored or mentioned, in order."""
+
+    def embed(self, entity_id: str, *, messages: Mapping[int, Embedding], facts: Mapping[int, Embedding]) -> int:
+        """Store embeddings with messages and facts of the entity, by their ids; return with how many.
+
+        What the entity does not have, or no longer, is left out; when that is everything, nothing changes.
+        """
+
+    def entities(self, *, after: str | None = None, limit: int) -> list[str]:
+        """Return the ids of at most *limit* entities, those after *after* (None: from the first).
+
+        In an order of the storage's own, in which an entity keeps its place.
+        """
 
     def describe(self, process_id: str, attributes: Mapping[str, str], *, now: datetime) -> int:
         """Store what is known of a process (created if missing); return how many of the names are new.

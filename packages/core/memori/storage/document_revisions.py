@@ -64,7 +64,7 @@ class DocumentReviser:
                 cited.setdefault(item.fact_id, set()).update(item.sources)
         self._succeed(changes, ids)
         self._cite(cited)
-        writes = self._embeddings(revision.message_embeddings)
+        writes = self._embedded(MESSAGE, revision.message_embeddings)
         writes += [new(FACT, {**self._facts[fact_id], "entity_id": self._row}) for fact_id in self._new]
         writes += [change(FACT, fact_id, fields) for fact_id, fields in self._changed.items()]
         if process is not None:
@@ -73,6 +73,10 @@ class DocumentReviser:
                 for name, value in revision.attributes.items()
             ]
         return writes, [fact(self._facts[fact_id], self._name) for fact_id in cited]
+
+    def embed(self, messages: Mapping[int, Embedding], facts: Mapping[int, Embedding]) -> list[Document]:
+        """Return the writes that store embeddings with the entity's messages and facts, by their ids: one each."""
+        return [*self._embedded(MESSAGE, messages), *self._embedded(FACT, facts)]
 
     def _in_slots(self, slots: Iterable[str]) -> list[Fact]:
         wanted = [exact(slot) for slot in slots]
@@ -149,11 +153,11 @@ class DocumentReviser:
             if not messages & own <= known:
                 self._set(fact_id, sources=sorted(known | (messages & own)))
 
-    def _embeddings(self, embeddings: Mapping[int, Embedding]) -> list[Document]:
+    def _embedded(self, collection: str, embeddings: Mapping[int, Embedding]) -> list[Document]:
         if not embeddings:
             return []
-        key = {"_id": {"$in": sorted(embeddings)}, "entity_id": self._row}
+        key = {"_id": {"$in": sorted(embeddings)}, "entity_id": self._row, "status": {"$ne": ERASED_STATUS}}
         return [
-            change(MESSAGE, found["_id"], {**embedded(embeddings[found["_id"]]), "version": self._version})
-            for found in self._collections(MESSAGE).find(key, {"_id": 1})
+            change(collection, found["_id"], {**embedded(embeddings[found["_id"]]), "version": self._version})
+            for found in self._collections(collection).find(key, {"_id": 1})
         ]

@@ -63,6 +63,7 @@ from memori.storage.mongo_items import EMPTY_STORE, MongoItems
 from memori.storage.rows import identifier
 from memori.types import (
     Changes,
+    Embedding,
     Exchange,
     Fact,
     FactKind,
@@ -308,6 +309,22 @@ class MongoStorage:
             return Journal(collections).commit(entity, writes, is_new=is_new), facts
 
         return self._write(entity_id, attempt)
+
+    def embed(self, entity_id: str, *, messages: Mapping[int, Embedding], facts: Mapping[int, Embedding]) -> int:
+        def attempt(collections: Collections, entity: Document | None) -> tuple[Document | None, int]:
+            if entity is None:
+                return {}, 0
+            writes = DocumentReviser(collections, entity, now=datetime.now(UTC)).embed(messages, facts)
+            return (Journal(collections).commit(entity, writes) if writes else {}), len(writes)
+
+        return self._write(entity_id, attempt)
+
+    def entities(self, *, after: str | None = None, limit: int) -> list[str]:
+        with self._working() as collections:
+            self._verify(collections)
+            key = {} if after is None else {"external_id": {"$gt": exact(after)}}
+            found = collections(ENTITY).find(key, {"external_id": 1}).sort("external_id", ASCENDING).limit(limit)
+            return [document["external_id"] for document in found]
 
     def describe(self, process_id: str, attributes: Mapping[str, str], *, now: datetime) -> int:
         process, at = exact(identifier("process_id", process_id)), microseconds(now)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 
-from sqlalchemy import Connection, bindparam, case, insert, select, update
+from sqlalchemy import Connection, Update, bindparam, case, insert, select, update
 
 from memori.schema.columns import NAME_LENGTH, UtcDateTime
 from memori.schema.tables import attribute, edge, fact, message, source
@@ -48,10 +48,11 @@ _CLOSE_EDGES = (
     .values(valid_to=bindparam("ends"))
 )
 _SUCCEED = update(fact).where(fact.c.id == bindparam("fact_id")).values(superseded_by=bindparam("successor"))
-_EMBED = (
-    update(message)
-    .where(message.c.id == bindparam("message_id"), message.c.entity_id == bindparam("entity"))
+_EMBED_MESSAGE, _EMBED_FACT = (
+    update(table)
+    .where(table.c.id == bindparam("row"), table.c.entity_id == bindparam("entity"))
     .values(embedding=bindparam("data"), embedding_model=bindparam("model"), version=bindparam("new_version"))
+    for table in (message, fact)
 )
 _OWN_MESSAGES = select(message.c.id).where(
     message.c.entity_id == bindparam("entity"), message.c.id.in_(bindparam("messages", expanding=True))
@@ -74,7 +75,7 @@ class Reviser:
 
     def apply(self, revision: Revision, *, process_row: int | None) -> list[Fact]:
         """Apply *revision*; return the facts it stored or mentioned, each once, in order."""
-        self._embed(revision.message_embeddings)
+        self._embed(_EMBED_MESSAGE, revision.message_embeddings)
         if process_row is not None:
             self._describe(process_row, revision.attributes)
         changes = revision.decide(self._in_slots(revision.slots))
@@ -95,6 +96,19 @@ class Reviser:
         self._succeed(changes, ids, added)
         self._cite(cited)
         return self._facts(list(dict.fromkeys(fact_id for fact_id, _ in cited)))
+
+    def embed(self, messages: Mapping[int, Embedding], facts: Mapping[int, Embedding]) -> int:
+        """Store embeddings with the entity's messages and facts, by their ids; return with how many."""
+        count = 0
+        for table, statement, given in ((message, _EMBED_MESSAGE, messages), (fact, _EMBED_FACT, facts)):
+            own = select(table.c.id).where(table.c.entity_id == self._entity)
+            # Counted first: how many rows a statement for many met, not every driver tells.
+            there = {
+                row for batch in batches(given) for row in self._connection.scalars(own.where(table.c.id.in_(batch)))
+            }
+            self._embed(statement, {row: given[row] for row in given if row in there})
+            count += len(there)
+        return count
 
     def _in_slots(self, slots: Iterable[str]) -> list[Fact]:
         rows = [
@@ -213,13 +227,13 @@ class Reviser:
         for batch in batches(links):
             self._connection.execute(insert(source), batch)
 
-    def _embed(self, embeddings: Mapping[int, Embedding]) -> None:
+    def _embed(self, statement: Update, embeddings: Mapping[int, Embedding]) -> None:
         rows = []
-        for message_id, embedding in embeddings.items():
+        for row, embedding in embeddings.items():
             data, model = packed(embedding)
             rows.append(
                 {
-                    "message_id": message_id,
+                    "row": row,
                     "entity": self._entity,
                     "data": data,
                     "model": model,
@@ -227,7 +241,7 @@ class Reviser:
                 }
             )
         for batch in batches(rows):
-            self._connection.execute(_EMBED, batch)
+            self._connection.execute(statement, batch)
 
     def _describe(self, process_row: int, attributes: Mapping[str, str]) -> None:
         for said, value in attributes.items():

@@ -36,6 +36,7 @@ from memori.storage.revisions import Reviser
 from memori.storage.rows import FACTS, MESSAGES, batches, facts, identifier, messages, sources
 from memori.types import (
     Changes,
+    Embedding,
     Exchange,
     Fact,
     FactKind,
@@ -220,6 +221,7 @@ _LAST_ERRORS = (
 )
 _RETRY = update(job).where(job.c.state == "failed").values(state="waiting", attempts=0, due_at=_AT_ONCE)
 
+_ENTITIES = select(entity.c.external_id).order_by(entity.c.external_id)
 _ENTITY_MESSAGES = MESSAGES.join(entity, entity.c.id == message.c.entity_id).where(
     entity.c.external_id == bindparam("entity")
 )
@@ -402,6 +404,26 @@ class SQLStorage:
 
         identifier("entity_id", entity_id)
         return self._database.write(work)
+
+    def embed(self, entity_id: str, *, messages: Mapping[int, Embedding], facts: Mapping[int, Embedding]) -> int:
+        def work(connection: Connection) -> int:
+            locked = _locked(connection, {"entity": entity_id})
+            if locked is None:
+                return 0
+            entity_row, version = locked
+            count = Reviser(connection, entity_row, version, now=datetime.now(UTC)).embed(messages, facts)
+            if not count:
+                raise _NothingNewError
+            return count
+
+        try:
+            return self._database.write(work)
+        except _NothingNewError:
+            return 0
+
+    def entities(self, *, after: str | None = None, limit: int) -> list[str]:
+        query = _ENTITIES if after is None else _ENTITIES.where(entity.c.external_id > after)
+        return self._database.read(lambda connection: list(connection.scalars(query.limit(limit))))
 
     def describe(self, process_id: str, attributes: Mapping[str, str], *, now: datetime) -> int:
         def work(connection: Connection) -> int:

@@ -32,6 +32,7 @@ from memori.types import (
     Revision,
     Role,
     Status,
+    StoredMessage,
     Version,
 )
 
@@ -227,6 +228,54 @@ class StorageSuite:
         assert storage.record(replace(once, sent=(said("user", "Something else."),))) == []
         assert everything(storage, "alice") == before
         assert storage.jobs(now=NOW).pending == 1
+
+    def test_embeddings_are_put_beside_what_is_there(self, storage: Storage) -> None:
+        """Fails when an embedding is not stored, or nobody is told of it, or it costs anything else."""
+        message, reply = storage.record(exchange("I live in Rome.", reply="Noted."))
+        (fact,) = storage.revise("alice", revision(new_fact("Alice lives in Rome.")), now=NOW)
+        before = storage.version("alice")
+        one, other, third = (vector(1.0, number, model="model-2") for number in (0.0, 1.0, 2.0))
+        assert storage.embed("alice", messages={message.id: one, reply.id: other}, facts={fact.id: third}) == 3
+        changes = storage.changes("alice", since=before)
+        assert changes is not None
+        assert changes.version != before
+        told: list[StoredMessage | Fact] = [*changes.messages, *changes.facts]
+        assert [item.id for item in told] == [message.id, reply.id, fact.id]
+        assert contents(told) == contents([message, reply, fact])
+        stored = [(item.embedding.model, item.embedding.vector.tolist()) for item in told if item.embedding]
+        assert stored == [("model-2", [1.0, number]) for number in (0.0, 1.0, 2.0)]
+        assert storage.jobs(now=NOW).pending == 1
+
+    def test_what_is_not_there_is_not_embedded(self, storage: Storage) -> None:
+        """Fails when another's memory is touched, or one that was erased comes back, by a late embedding."""
+        (message,) = storage.record(exchange("I live in Rome.", reply=None))
+        (fact,) = storage.revise("alice", revision(new_fact("Alice lives in Rome.")), now=NOW)
+        (gone,) = storage.revise("bob", revision(new_fact("Bob lives in Rome.")), now=NOW)
+        storage.forget("bob", fact_id=gone.id)
+        before = everything(storage, "alice"), storage.version("alice"), storage.version("bob")
+        late = vector(1.0, 0.0)
+        assert storage.embed("bob", messages={message.id: late}, facts={fact.id: late, gone.id: late}) == 0
+        assert storage.embed("nobody", messages={message.id: late}, facts={fact.id: late}) == 0
+        assert storage.embed("alice", messages={}, facts={}) == 0
+        assert (everything(storage, "alice"), storage.version("alice"), storage.version("bob")) == before
+        assert storage.facts("bob") == []
+        assert storage.version("nobody") is None
+        assert storage.embed("alice", messages={message.id: late, message.id + 999: late}, facts={}) == 1
+
+    def test_every_entity_is_listed_once(self, storage: Storage) -> None:
+        """Fails when going through the entities page by page leaves one out, or meets one twice."""
+        names = ["alice", "Alice", "alice ", "émile", "李雷", "a@example.com", "0"]
+        names += [f"user-{at:02}" for at in range(20)]
+        assert storage.entities(limit=5) == []
+        for name in names:
+            storage.record(exchange("Hi.", entity=name))
+        found: list[str] = []
+        while page := storage.entities(after=found[-1] if found else None, limit=5):
+            assert len(page) <= 5
+            found += page
+        assert sorted(found) == sorted(names)
+        storage.forget("alice")
+        assert "alice" not in storage.entities(limit=100)
 
     def test_who_wants_nothing_back_has_it_stored_all_the_same(self, storage: Storage) -> None:
         """Fails when an exchange that is not read back is returned, or stored otherwise."""
