@@ -201,6 +201,21 @@ def test_a_connection_to_a_file_may_be_closed_at_once(tmp_path: Path, client: Op
         assert memori.status().failures == 0
 
 
+def test_answers_with_less_are_counted(tmp_path: Path) -> None:
+    """Fails when an embedder that is down, and recall by words alone because of it, cannot be seen from outside."""
+
+    def broken(texts: list[str]) -> list[list[float]]:
+        raise ConnectionError("no embeddings today")
+
+    with Memori(conn=str(tmp_path / "memori.db"), embedder=broken, worker=False) as memori:
+        memori.config.storage.build()
+        memori.remember("Likes tea.", entity_id="alice")
+        assert memori.recall("tea", entity_id="alice")[0].content == "Likes tea."
+        recall = memori.status().recall
+        assert (recall.entities, recall.words_only_answers, recall.stale_answers) == (1, 1, 0)
+        assert recall.bytes > 0
+
+
 def test_an_unreachable_server_costs_the_call_nothing(client: OpenAI, tmp_path: Path) -> None:
     """Fails when a database that cannot be opened at all makes the call, or the constructor, raise."""
     with Memori(conn=f"sqlite:///{tmp_path / 'no' / 'such' / 'folder.db'}", settings=QUICK) as memori:

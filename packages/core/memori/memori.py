@@ -472,6 +472,7 @@ class Memori:
             last_failure=self._failures.last,
             last_failure_at=self._failures.last_at,
             augmentation=jobs,
+            recall=self._recaller.status(),
         )
 
     def close(self) -> None:

@@ -6,14 +6,14 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from memori.errors import StorageError
 from memori.index.entity import EntityIndex, began
 from memori.index.text import words
-from memori.types import Explanation, Fact, Recollection, StoredMessage
+from memori.types import Explanation, Fact, RecallStatus, Recollection, StoredMessage
 
 if TYPE_CHECKING:
     from memori.index.entity import Document
@@ -21,30 +21,13 @@ if TYPE_CHECKING:
     from memori.settings import Settings
     from memori.types import Ranked, RecollectionKind, Trust, Vector, Version
 
-__all__ = ["CacheStatus", "Recaller"]
+__all__ = ["Recaller"]
 
 log = logging.getLogger(__name__)
 
 _QUERY_LIMIT = 4000  # Characters; of more, the beginning and the end: what is asked stands at either.
 _MARGIN = 2  # Candidates ranked for each recollection wanted: what repeats another falls out.
 _ECHO = 0.8  # Share of a message's words that a fact read from it must have to stand for it.
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CacheStatus:
-    """What recall keeps in memory, and how it went.
-
-    Attributes:
-        entities: Whose indexes are kept.
-        bytes: About how much they take.
-        stale_answers: How often the database did not answer and the last known memory did instead.
-        words_only_answers: How often the embedder failed and words alone had to do.
-    """
-
-    entities: int
-    bytes: int
-    stale_answers: int
-    words_only_answers: int
 
 
 class Recaller:
@@ -176,10 +159,10 @@ class Recaller:
         """Load the embedder, so that the first answer need not wait for it."""
         self._embedder.embed(["memory"], purpose="query")
 
-    def status(self) -> CacheStatus:
+    def status(self) -> RecallStatus:
         """Return what is kept in memory, and how often an answer had to do with less."""
         with self._lock:
-            return CacheStatus(
+            return RecallStatus(
                 entities=len(self._slots),
                 bytes=sum(slot.nbytes for slot in self._slots.values()),
                 stale_answers=self._stale_answers,

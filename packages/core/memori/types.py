@@ -49,6 +49,7 @@ __all__ = [
     "NewFact",
     "NewItem",
     "Ranked",
+    "RecallStatus",
     "Recollection",
     "RecollectionKind",
     "Reply",
@@ -402,6 +403,23 @@ class JobCounts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RecallStatus:
+    """What recall keeps in memory, and how it went.
+
+    Attributes:
+        entities: How many entities' indexes are kept.
+        bytes: About how much they take.
+        stale_answers: How often the database did not answer and the last known memory did instead.
+        words_only_answers: How often the embedder failed and words alone had to do.
+    """
+
+    entities: int = 0
+    bytes: int = 0
+    stale_answers: int = 0
+    words_only_answers: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
     """How one `Memori` is doing: what `memori.Memori.status` returns.
 
@@ -415,6 +433,7 @@ class Health:
         last_failure: What failed last, and how; None when nothing did.
         last_failure_at: When.
         augmentation: The work in the database; None when the database did not answer.
+        recall: What recall keeps in memory, and how often an answer had to do with less.
     """
 
     recorded: int = 0
@@ -426,6 +445,7 @@ class Health:
     last_failure: str | None = None
     last_failure_at: datetime | None = None
     augmentation: JobCounts | None = None
+    recall: RecallStatus = RecallStatus()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
