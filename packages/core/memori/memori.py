@@ -93,7 +93,7 @@ class Memori:
         debug_truncate: bool = True,
         *,
         settings: Settings | None = None,
-        embedder: Embedder | Callable[[Sequence[str]], Any] | str | None = None,
+        embedder: Embedder | Callable[[list[str]], Any] | str | None = None,
         extractor: Extractor | Callable[[Sequence[StoredMessage]], Any] | None = None,
         ranker: Ranker | None = None,
         on_error: str | None = None,
