@@ -34,7 +34,8 @@ from blockbuster import blockbuster_ctx
 from memori.capture.anthropic import adapter
 from memori.capture.registry import client_adapter
 from memori.errors import ConfigurationError
-from memori.testing.anthropic_calls import ANTHROPIC_CALLS, ANTHROPIC_MODEL, City
+from memori.testing.anthropic_calls import ANTHROPIC_CALLS, ANTHROPIC_MODEL
+from memori.testing.calls import City
 from memori.testing.capture import COLOURS, QUESTION, CaptureSuite, Colour
 from memori.testing.listening import BLOCK, ListeningHooks
 from memori.testing.provider import ProviderServer, Reply, ToolCall

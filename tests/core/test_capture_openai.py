@@ -20,8 +20,8 @@ from openai import AsyncAzureOpenAI, AsyncOpenAI, AzureOpenAI, OpenAI
 
 from memori.capture.openai import adapter
 from memori.errors import ConfigurationError
-from memori.testing.calls import ProviderCall
-from memori.testing.openai_calls import OPENAI_CALLS, City
+from memori.testing.calls import City, ProviderCall
+from memori.testing.openai_calls import OPENAI_CALLS
 from memori.testing.provider import ProviderServer, Reply, ToolCall
 from memori.types import Message
 

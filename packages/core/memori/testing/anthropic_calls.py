@@ -4,26 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
-from pydantic import BaseModel
+from memori.testing.calls import ANSWER, CITY_ANSWER, City, ProviderCall, Shape, Ways
+from memori.testing.ways import WaysOf
 
-from memori.testing.calls import ProviderCall, Shape
-
-__all__ = ["ANTHROPIC_CALLS", "ANTHROPIC_MODEL", "City"]
+__all__ = ["ANTHROPIC_CALLS", "ANTHROPIC_MODEL"]
 
 ANTHROPIC_MODEL = "claude-local"  # No model of its own, of which the SDK says one day that it is deprecated.
-ANSWER = "Blue is the one you told me about."
-_CITY_ANSWER = '{"city": "Oslo"}'
-
-
-class City(BaseModel):
-    """What the rows that ask for structured output ask for."""
-
-    city: str
-
-
-_Ways: TypeAlias = tuple[Callable[[Any], Iterator[str]], Callable[[Any], AsyncIterator[str]]]
 
 
 def _said(thing: Any) -> str:
@@ -37,12 +25,7 @@ def _said(thing: Any) -> str:
     return getattr(thing.delta, "text", "") if thing.type == "content_block_delta" else ""
 
 
-def _reply(result: Any) -> Iterator[str]:
-    yield _said(result)
-
-
-async def _areply(result: Any) -> AsyncIterator[str]:
-    yield _said(result)
+_WAYS = WaysOf(_said)
 
 
 def _parsed(result: Any) -> Iterator[str]:
@@ -52,58 +35,6 @@ def _parsed(result: Any) -> Iterator[str]:
 
 async def _aparsed(result: Any) -> AsyncIterator[str]:
     yield next(_parsed(result))
-
-
-def _events(result: Any) -> Iterator[str]:
-    for event in result:
-        if text := _said(event):
-            yield text
-
-
-async def _aevents(result: Any) -> AsyncIterator[str]:
-    async for event in result:
-        if text := _said(event):
-            yield text
-
-
-def _events_in_with(result: Any) -> Iterator[str]:
-    with result as stream:
-        yield from _events(stream)
-
-
-async def _aevents_in_with(result: Any) -> AsyncIterator[str]:
-    async with result as stream:
-        async for event in stream:
-            if text := _said(event):
-                yield text
-
-
-def _events_closed(result: Any) -> Iterator[str]:
-    try:
-        yield from _events(result)
-    finally:
-        result.close()
-
-
-async def _aevents_closed(result: Any) -> AsyncIterator[str]:
-    try:
-        async for event in result:
-            if text := _said(event):
-                yield text
-    finally:
-        await result.close()
-
-
-def _events_by_next(result: Any) -> Iterator[str]:
-    while (event := next(result, None)) is not None:
-        if text := _said(event):
-            yield text
-
-
-async def _aevents_by_next(result: Any) -> AsyncIterator[str]:
-    while (event := await anext(result, None)) is not None:
-        if text := _said(event):
-            yield text
 
 
 def _text_stream(result: Any) -> Iterator[str]:
@@ -166,54 +97,12 @@ async def _araw_text(result: Any) -> AsyncIterator[str]:
 
 
 def _raw_events(result: Any) -> Iterator[str]:
-    yield from _events_in_with(result.parse())
+    yield from _WAYS.in_with[0](result.parse())
 
 
 async def _araw_events(result: Any) -> AsyncIterator[str]:
     async with await result.parse() as stream:
         async for event in stream:
-            if text := _said(event):
-                yield text
-
-
-def _unread(result: Any) -> Iterator[str]:
-    with result as response:
-        yield _said(response.parse())
-
-
-async def _aunread(result: Any) -> AsyncIterator[str]:
-    async with result as response:
-        yield _said(await response.parse())
-
-
-def _unread_json(result: Any) -> Iterator[str]:
-    with result as response:
-        yield _said(response.json())
-
-
-async def _aunread_json(result: Any) -> AsyncIterator[str]:
-    async with result as response:
-        yield _said(await response.json())
-
-
-def _unread_bytes(result: Any) -> Iterator[str]:
-    with result as response:
-        yield _said(json.loads(b"".join(response.iter_bytes())))
-
-
-async def _aunread_bytes(result: Any) -> AsyncIterator[str]:
-    async with result as response:
-        yield _said(json.loads(b"".join([piece async for piece in response.iter_bytes()])))
-
-
-def _unread_events(result: Any) -> Iterator[str]:
-    with result as response:
-        yield from _events(response.parse())
-
-
-async def _aunread_events(result: Any) -> AsyncIterator[str]:
-    async with result as response:
-        async for event in await response.parse():
             if text := _said(event):
                 yield text
 
@@ -259,7 +148,7 @@ def _runner(client: Any, question: str) -> Any:
     return client.beta.messages.tool_runner(**_arguments(question), tools=[]).until_done()
 
 
-def _row(name: str, shape: Shape, ask: Callable[[Any, str], Any], ways: _Ways, **more: Any) -> ProviderCall:
+def _row(name: str, shape: Shape, ask: Callable[[Any, str], Any], ways: Ways, **more: Any) -> ProviderCall:
     return ProviderCall(id=name, shape=shape, path="/v1/messages", ask=ask, ways=ways, **{"answer": ANSWER, **more})
 
 
@@ -272,38 +161,38 @@ def _both(name: str, resource: Callable[[Any], Any]) -> Iterator[ProviderCall]:
     def unread(client: Any) -> Any:
         return resource(client).with_streaming_response
 
-    def row(suffix: str, shape: Shape, ask: Callable[[Any, str], Any], ways: _Ways, **more: Any) -> ProviderCall:
+    def row(suffix: str, shape: Shape, ask: Callable[[Any, str], Any], ways: Ways, **more: Any) -> ProviderCall:
         return _row(f"{name}.{suffix}", shape, ask, ways, **more)
 
-    plain, flow, city = (_reply, _areply), {"streams": True}, {"output_format": City}
+    plain, flow, city = _WAYS.reply, {"streams": True}, {"output_format": City}
     created, streamed = _messages(resource), _messages(resource, stream=True)
     helped = _messages(resource, "stream")
     yield row("create()", "plain", created, plain)
     yield row("create(stream=False)", "plain", _messages(resource, stream=False), plain)
-    yield row("create(stream=True)", "stream", streamed, (_events, _aevents), **flow)
-    yield row("create(stream=True), with", "stream", streamed, (_events_in_with, _aevents_in_with), **flow)
-    yield row("create(stream=True), close()", "stream", streamed, (_events_closed, _aevents_closed), **flow)
-    yield row("create(stream=True), next()", "stream", streamed, (_events_by_next, _aevents_by_next), **flow)
-    yield row("stream()", "stream helper", helped, (_events_in_with, _aevents_in_with), **flow)
+    yield row("create(stream=True)", "stream", streamed, _WAYS.chunks, **flow)
+    yield row("create(stream=True), with", "stream", streamed, _WAYS.in_with, **flow)
+    yield row("create(stream=True), close()", "stream", streamed, _WAYS.closed, **flow)
+    yield row("create(stream=True), next()", "stream", streamed, _WAYS.by_next, **flow)
+    yield row("stream()", "stream helper", helped, _WAYS.in_with, **flow)
     yield row("stream(), text_stream", "stream helper", helped, (_text_stream, _atext_stream), **flow)
     yield row("stream(), get_final_message()", "stream helper", helped, (_final_message, _afinal_message))
     yield row("stream(), get_final_text()", "stream helper", helped, (_final_text, _afinal_text))
     yield row("stream(), until_done()", "stream helper", helped, (_until_done, _auntil_done))
     structured = _messages(resource, "parse", **city)
-    yield row("parse()", "structured", structured, (_parsed, _aparsed), answer=_CITY_ANSWER)
+    yield row("parse()", "structured", structured, (_parsed, _aparsed), answer=CITY_ANSWER)
     structured = _messages(resource, "stream", **city)
     ways = (_final_message, _afinal_message)
-    yield row("stream(output_format=…)", "structured", structured, ways, answer=_CITY_ANSWER)
+    yield row("stream(output_format=…)", "structured", structured, ways, answer=CITY_ANSWER)
     yield row("with_raw_response.create()", "raw", _messages(raw), (_raw, _araw))
     yield row("with_raw_response.create(), text()", "raw", _messages(raw), (_raw_text, _araw_text))
     ask = _messages(raw, stream=True)
     yield row("with_raw_response.create(stream=True)", "raw", ask, (_raw_events, _araw_events), **flow)
     name_ = "with_streaming_response.create()"
-    yield row(f"{name_}, parse()", "raw", _messages(unread), (_unread, _aunread))
-    yield row(f"{name_}, json()", "raw", _messages(unread), (_unread_json, _aunread_json))
-    yield row(f"{name_}, bytes", "raw", _messages(unread), (_unread_bytes, _aunread_bytes), heard=False)
+    yield row(f"{name_}, parse()", "raw", _messages(unread), _WAYS.unread)
+    yield row(f"{name_}, json()", "raw", _messages(unread), _WAYS.unread_json)
+    yield row(f"{name_}, bytes", "raw", _messages(unread), _WAYS.unread_bytes, heard=False)
     name_, ask = "with_streaming_response.create(stream=True)", _messages(unread, stream=True)
-    yield row(f"{name_}, parse()", "raw", ask, (_unread_events, _aunread_events), **flow)
+    yield row(f"{name_}, parse()", "raw", ask, _WAYS.unread_chunks, **flow)
     yield row(f"{name_}, lines", "raw", ask, (_unread_lines, _aunread_lines), heard=False, **flow)
 
 
@@ -312,16 +201,16 @@ def _calls() -> Iterator[ProviderCall]:
     yield from _both("beta.messages", lambda client: client.beta.messages)
     for stream in (False, True):
         shape: Shape = "stream" if stream else "plain"
-        more: dict[str, Any] = {"ways": (_events, _aevents) if stream else (_reply, _areply), "streams": stream}
+        more: dict[str, Any] = {"ways": _WAYS.chunks if stream else _WAYS.reply, "streams": stream}
         flag = f"(stream={stream})"
         ask = _messages(lambda client: client.with_options(timeout=30).messages, stream=stream)
         yield _row(f"with_options().messages.create{flag}", shape, ask, **more)
         ask = _messages(lambda client: client.copy().messages, stream=stream)
         yield _row(f"copy().messages.create{flag}", shape, ask, **more)
-    yield _row("post()", "plain", _post, (_reply, _areply))
-    yield _row("beta.messages.tool_runner().until_done()", "plain", _runner, (_reply, _areply))
+    yield _row("post()", "plain", _post, _WAYS.reply)
+    yield _row("beta.messages.tool_runner().until_done()", "plain", _runner, _WAYS.reply)
     thread, since = "beta.messages.thread()", {"since": (2, 12)}
-    yield _row(f"{thread}.send()", "plain", _thread("send"), (_reply, _areply), **since)
+    yield _row(f"{thread}.send()", "plain", _thread("send"), _WAYS.reply, **since)
     ways = (_text_stream, _atext_stream)
     yield _row(f"{thread}.stream()", "stream helper", _thread("stream"), ways, streams=True, **since)
 

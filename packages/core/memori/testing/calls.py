@@ -10,11 +10,24 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-__all__ = ["SHAPES", "NotOffered", "ProviderCall", "Shape"]
+from pydantic import BaseModel
+
+__all__ = ["ANSWER", "CITY_ANSWER", "SHAPES", "City", "NotOffered", "ProviderCall", "Shape", "Ways"]
 
 # stream helper: an object of the SDK's around a stream, or one that holds a conversation.
 Shape: TypeAlias = Literal["plain", "stream", "stream helper", "structured", "raw"]
 SHAPES: tuple[Shape, ...] = ("plain", "stream", "stream helper", "structured", "raw")
+# How a caller reads what a call returns, bit by bit: synchronously and asynchronously.
+Ways: TypeAlias = tuple[Callable[[Any], Iterator[str]], Callable[[Any], AsyncIterator[str]]]
+
+ANSWER = "Blue is the one you told me about."
+CITY_ANSWER = '{"city": "Oslo"}'
+
+
+class City(BaseModel):
+    """What the rows that ask for structured output ask for."""
+
+    city: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +39,7 @@ class ProviderCall:
         shape: The column it belongs to.
         path: What the request's path ends with.
         ask: Makes the call: ``ask(client, question)``.
-        ways: How its caller reads what it returns, bit by bit: synchronously and asynchronously.
+        ways: How its caller reads what it returns.
         streams: Whether its caller sees the reply bit by bit, and may leave in the middle.
         heard: Whether the SDK itself reads the reply; False where it hands out bytes.
         answer: What the provider should answer.
@@ -38,7 +51,7 @@ class ProviderCall:
     shape: Shape
     path: str
     ask: Callable[[Any, str], Any]
-    ways: tuple[Callable[[Any], Iterator[str]], Callable[[Any], AsyncIterator[str]]]
+    ways: Ways
     streams: bool = False
     heard: bool = True
     answer: str

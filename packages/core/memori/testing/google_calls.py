@@ -6,31 +6,17 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
-from pydantic import BaseModel
+from memori.testing.calls import ANSWER, CITY_ANSWER, City, ProviderCall
+from memori.testing.ways import WaysOf
 
-from memori.testing.calls import ProviderCall
-
-__all__ = ["GOOGLE_CALLS", "City"]
+__all__ = ["GOOGLE_CALLS"]
 
 MODEL = "gemini-2.5-flash"
-ANSWER = "Blue is the one you told me about."
-_CITY_ANSWER = '{"city": "Oslo"}'
 _WHOLE = f"/models/{MODEL}:generateContent"
 _STREAMED = f"/models/{MODEL}:streamGenerateContent"
 
 
-class City(BaseModel):
-    """What the rows that ask for structured output ask for."""
-
-    city: str
-
-
-def _reply(result: Any) -> Iterator[str]:
-    yield result.text
-
-
-async def _areply(result: Any) -> AsyncIterator[str]:
-    yield result.text
+_WAYS = WaysOf(lambda thing: thing.text or "")
 
 
 def _parsed(result: Any) -> Iterator[str]:
@@ -51,46 +37,6 @@ async def _araw(result: Any) -> AsyncIterator[str]:
     yield next(_raw(result))
 
 
-def _chunks(result: Any) -> Iterator[str]:
-    for chunk in result:
-        if chunk.text:
-            yield chunk.text
-
-
-async def _achunks(result: Any) -> AsyncIterator[str]:
-    async for chunk in result:
-        if chunk.text:
-            yield chunk.text
-
-
-def _chunks_closed(result: Any) -> Iterator[str]:
-    try:
-        yield from _chunks(result)
-    finally:
-        result.close()
-
-
-async def _achunks_closed(result: Any) -> AsyncIterator[str]:
-    try:
-        async for chunk in result:
-            if chunk.text:
-                yield chunk.text
-    finally:
-        await result.aclose()
-
-
-def _chunks_by_next(result: Any) -> Iterator[str]:
-    while (chunk := next(result, None)) is not None:
-        if chunk.text:
-            yield chunk.text
-
-
-async def _achunks_by_next(result: Any) -> AsyncIterator[str]:
-    while (chunk := await anext(result, None)) is not None:
-        if chunk.text:
-            yield chunk.text
-
-
 def _models(method: str, **arguments: Any) -> Callable[[Any, str], Any]:
     def ask(client: Any, question: str) -> Any:
         return getattr(client.models, method)(model=MODEL, contents=question, **arguments)
@@ -106,15 +52,15 @@ def _chats(method: str, **arguments: Any) -> Callable[[Any, str], Any]:
 
 
 def _calls() -> Iterator[ProviderCall]:
-    whole: dict[str, Any] = {"path": _WHOLE, "ways": (_reply, _areply), "answer": ANSWER}
+    whole: dict[str, Any] = {"path": _WHOLE, "ways": _WAYS.reply, "answer": ANSWER}
     flow: dict[str, Any] = {"path": _STREAMED, "streams": True, "answer": ANSWER}
     generate, generate_stream = "models.generate_content", "models.generate_content_stream"
     yield ProviderCall(id=f"{generate}()", shape="plain", ask=_models("generate_content"), **whole)
     yield ProviderCall(id="chats.send_message()", shape="plain", ask=_chats("send_message"), **whole)
     for suffix, ways in (
-        ("", (_chunks, _achunks)),
-        (", close()", (_chunks_closed, _achunks_closed)),
-        (", next()", (_chunks_by_next, _achunks_by_next)),
+        ("", _WAYS.chunks),
+        (", close()", _WAYS.closed),
+        (", next()", _WAYS.by_next),
     ):
         streamed = _models("generate_content_stream")
         yield ProviderCall(id=f"{generate_stream}(){suffix}", shape="stream", ask=streamed, ways=ways, **flow)
@@ -123,7 +69,7 @@ def _calls() -> Iterator[ProviderCall]:
             id=f"chats.send_message_stream(){suffix}", shape="stream helper", ask=sent, ways=ways, **flow
         )
     structured = {"response_mime_type": "application/json", "response_schema": City}
-    parsed: dict[str, Any] = {**whole, "ways": (_parsed, _aparsed), "answer": _CITY_ANSWER}
+    parsed: dict[str, Any] = {**whole, "ways": (_parsed, _aparsed), "answer": CITY_ANSWER}
     ask = _models("generate_content", config=structured)
     yield ProviderCall(id=f"{generate}(response_schema=…)", shape="structured", ask=ask, **parsed)
     ask = _chats("send_message", config=structured)

@@ -9,21 +9,12 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
-from pydantic import BaseModel
+from memori.testing.calls import ANSWER, CITY_ANSWER, City, NotOffered, ProviderCall
+from memori.testing.ways import WaysOf
 
-from memori.testing.calls import NotOffered, ProviderCall
-
-__all__ = ["LITELLM_CALLS", "LITELLM_MODEL", "LITELLM_NOT_OFFERED", "City"]
+__all__ = ["LITELLM_CALLS", "LITELLM_MODEL", "LITELLM_NOT_OFFERED"]
 
 LITELLM_MODEL = "openai/gpt-4o-mini"
-ANSWER = "Blue is the one you told me about."
-_CITY_ANSWER = '{"city": "Oslo"}'
-
-
-class City(BaseModel):
-    """What the row that asks for structured output asks for."""
-
-    city: str
 
 
 def _said(thing: Any) -> str:
@@ -36,36 +27,7 @@ def _said(thing: Any) -> str:
     return str(thing.delta) if thing.type == "response.output_text.delta" else ""
 
 
-def _reply(result: Any) -> Iterator[str]:
-    yield _said(result)
-
-
-async def _areply(result: Any) -> AsyncIterator[str]:
-    yield _said(result)
-
-
-def _chunks(result: Any) -> Iterator[str]:
-    for chunk in result:
-        if text := _said(chunk):
-            yield text
-
-
-async def _achunks(result: Any) -> AsyncIterator[str]:
-    async for chunk in result:
-        if text := _said(chunk):
-            yield text
-
-
-def _chunks_by_next(result: Any) -> Iterator[str]:
-    while (chunk := next(result, None)) is not None:
-        if text := _said(chunk):
-            yield text
-
-
-async def _achunks_by_next(result: Any) -> AsyncIterator[str]:
-    while (chunk := await anext(result, None)) is not None:
-        if text := _said(chunk):
-            yield text
+_WAYS = WaysOf(_said)
 
 
 async def _achunks_closed(result: Any) -> AsyncIterator[str]:
@@ -107,7 +69,7 @@ def _responses(**arguments: Any) -> Callable[[Any, str], Any]:
 
 
 def _calls() -> Iterator[ProviderCall]:
-    plain, chunks = (_reply, _areply), (_chunks, _achunks)
+    plain, chunks = _WAYS.reply, _WAYS.chunks
     chat: dict[str, Any] = {"path": "/chat/completions", "answer": ANSWER}
     flow: dict[str, Any] = {**chat, "shape": "stream", "streams": True}
     yield ProviderCall(id="completion()", shape="plain", ask=_completion(), ways=plain, **chat)
@@ -115,11 +77,11 @@ def _calls() -> Iterator[ProviderCall]:
     yield ProviderCall(id="completion(stream=False)", shape="plain", ask=_completion(stream=False), ways=plain, **chat)
     streamed = _completion(stream=True)
     yield ProviderCall(id="completion(stream=True)", ask=streamed, ways=chunks, **flow)
-    ways: Any = (_chunks_by_next, _achunks_by_next)
+    ways = _WAYS.by_next
     yield ProviderCall(id="completion(stream=True), next()", ask=streamed, ways=ways, **flow)
-    ways = (_chunks, _achunks_closed)
+    ways = (chunks[0], _achunks_closed)
     yield ProviderCall(id="completion(stream=True), aclose()", ask=streamed, ways=ways, **flow)
-    structured: dict[str, Any] = {**chat, "shape": "structured", "answer": _CITY_ANSWER}
+    structured: dict[str, Any] = {**chat, "shape": "structured", "answer": CITY_ANSWER}
     ask = _completion(response_format=City)
     yield ProviderCall(id="completion(response_format=…)", ask=ask, ways=plain, **structured)
     response: dict[str, Any] = {"path": "/responses", "answer": ANSWER}

@@ -9,26 +9,12 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
-from pydantic import BaseModel
+from memori.testing.calls import ANSWER, CITY_ANSWER, City, ProviderCall, Shape, Ways
+from memori.testing.ways import WaysOf
 
-from memori.testing.calls import ProviderCall, Shape
-
-__all__ = ["OPENAI_CALLS", "City"]
+__all__ = ["OPENAI_CALLS"]
 
 MODEL = "gpt-4o-mini"
-ANSWER = "Blue is the one you told me about."
-_CITY_ANSWER = '{"city": "Oslo"}'
-
-
-class City(BaseModel):
-    """What the rows that ask for structured output ask for."""
-
-    city: str
-
-
-_Hear: TypeAlias = Callable[[Any], Iterator[str]]
-_AHear: TypeAlias = Callable[[Any], AsyncIterator[str]]
-_Ways: TypeAlias = tuple[_Hear, _AHear]
 
 
 def _said(thing: Any) -> str:
@@ -50,64 +36,7 @@ def _said(thing: Any) -> str:
     return (choice.delta if hasattr(choice, "delta") else choice.message).content or ""
 
 
-def _reply(result: Any) -> Iterator[str]:
-    yield _said(result)
-
-
-async def _areply(result: Any) -> AsyncIterator[str]:
-    yield _said(result)
-
-
-def _chunks(result: Any) -> Iterator[str]:
-    for chunk in result:
-        if text := _said(chunk):
-            yield text
-
-
-async def _achunks(result: Any) -> AsyncIterator[str]:
-    async for chunk in result:
-        if text := _said(chunk):
-            yield text
-
-
-def _chunks_in_with(result: Any) -> Iterator[str]:
-    with result as stream:
-        yield from _chunks(stream)
-
-
-async def _achunks_in_with(result: Any) -> AsyncIterator[str]:
-    async with result as stream:
-        async for chunk in stream:
-            if text := _said(chunk):
-                yield text
-
-
-def _chunks_closed(result: Any) -> Iterator[str]:
-    try:
-        yield from _chunks(result)
-    finally:
-        result.close()
-
-
-async def _achunks_closed(result: Any) -> AsyncIterator[str]:
-    try:
-        async for chunk in result:
-            if text := _said(chunk):
-                yield text
-    finally:
-        await result.close()
-
-
-def _chunks_by_next(result: Any) -> Iterator[str]:
-    while (chunk := next(result, None)) is not None:
-        if text := _said(chunk):
-            yield text
-
-
-async def _achunks_by_next(result: Any) -> AsyncIterator[str]:
-    while (chunk := await anext(result, None)) is not None:
-        if text := _said(chunk):
-            yield text
+_WAYS = WaysOf(_said)
 
 
 def _final(result: Any) -> Iterator[str]:
@@ -139,54 +68,12 @@ async def _araw_text(result: Any) -> AsyncIterator[str]:
 
 
 def _raw_chunks(result: Any) -> Iterator[str]:
-    yield from _chunks_in_with(result.parse())
+    yield from _WAYS.in_with[0](result.parse())
 
 
 async def _araw_chunks(result: Any) -> AsyncIterator[str]:
     async with result.parse() as stream:
         async for chunk in stream:
-            if text := _said(chunk):
-                yield text
-
-
-def _unread(result: Any) -> Iterator[str]:
-    with result as response:
-        yield _said(response.parse())
-
-
-async def _aunread(result: Any) -> AsyncIterator[str]:
-    async with result as response:
-        yield _said(await response.parse())
-
-
-def _unread_json(result: Any) -> Iterator[str]:
-    with result as response:
-        yield _said(response.json())
-
-
-async def _aunread_json(result: Any) -> AsyncIterator[str]:
-    async with result as response:
-        yield _said(await response.json())
-
-
-def _unread_bytes(result: Any) -> Iterator[str]:
-    with result as response:
-        yield _said(json.loads(b"".join(response.iter_bytes())))
-
-
-async def _aunread_bytes(result: Any) -> AsyncIterator[str]:
-    async with result as response:
-        yield _said(json.loads(b"".join([piece async for piece in response.iter_bytes()])))
-
-
-def _unread_chunks(result: Any) -> Iterator[str]:
-    with result as response:
-        yield from _chunks(response.parse())
-
-
-async def _aunread_chunks(result: Any) -> AsyncIterator[str]:
-    async with result as response:
-        async for chunk in await response.parse():
             if text := _said(chunk):
                 yield text
 
@@ -248,20 +135,20 @@ def _both(name: str, path: str, resource: Callable[[Any], Any], ask: _Ask, wante
     def streaming(client: Any) -> Any:
         return resource(client).with_streaming_response
 
-    def row(suffix: str, shape: Shape, asks: Callable[[Any, str], Any], ways: _Ways, **more: Any) -> ProviderCall:
+    def row(suffix: str, shape: Shape, asks: Callable[[Any, str], Any], ways: Ways, **more: Any) -> ProviderCall:
         return _row(f"{name}.{suffix}", shape, path, asks, ways, **more)
 
-    city, flow = {"answer": _CITY_ANSWER}, {"streams": True}
+    city, flow = {"answer": CITY_ANSWER}, {"streams": True}
     created, streamed, helped = ask(resource), ask(resource, stream=True), ask(resource, "stream")
-    yield row("create()", "plain", created, (_reply, _areply))
-    yield row("create(stream=False)", "plain", ask(resource, stream=False), (_reply, _areply))
-    yield row("create(stream=True)", "stream", streamed, (_chunks, _achunks), **flow)
-    yield row("create(stream=True), with", "stream", streamed, (_chunks_in_with, _achunks_in_with), **flow)
-    yield row("create(stream=True), close()", "stream", streamed, (_chunks_closed, _achunks_closed), **flow)
-    yield row("create(stream=True), next()", "stream", streamed, (_chunks_by_next, _achunks_by_next), **flow)
-    yield row("stream()", "stream helper", helped, (_chunks_in_with, _achunks_in_with), **flow)
+    yield row("create()", "plain", created, _WAYS.reply)
+    yield row("create(stream=False)", "plain", ask(resource, stream=False), _WAYS.reply)
+    yield row("create(stream=True)", "stream", streamed, _WAYS.chunks, **flow)
+    yield row("create(stream=True), with", "stream", streamed, _WAYS.in_with, **flow)
+    yield row("create(stream=True), close()", "stream", streamed, _WAYS.closed, **flow)
+    yield row("create(stream=True), next()", "stream", streamed, _WAYS.by_next, **flow)
+    yield row("stream()", "stream helper", helped, _WAYS.in_with, **flow)
     yield row("stream(), final", "stream helper", helped, (_final, _afinal))
-    yield row("parse()", "structured", ask(resource, "parse", **{wanted: City}), (_reply, _areply), **city)
+    yield row("parse()", "structured", ask(resource, "parse", **{wanted: City}), _WAYS.reply, **city)
     yield row("with_raw_response.create()", "raw", ask(raw), (_raw, _araw))
     yield row("with_raw_response.create(), text", "raw", ask(raw), (_raw_text, _araw_text))
     yield row("with_raw_response.parse()", "raw", ask(raw, "parse", **{wanted: City}), (_raw, _araw), **city)
@@ -269,16 +156,16 @@ def _both(name: str, path: str, resource: Callable[[Any], Any], ask: _Ask, wante
         "with_raw_response.create(stream=True)", "raw", ask(raw, stream=True), (_raw_chunks, _araw_chunks), **flow
     )
     unread, asked = "with_streaming_response.create()", ask(streaming)
-    yield row(f"{unread}, parse()", "raw", asked, (_unread, _aunread))
-    yield row(f"{unread}, json()", "raw", asked, (_unread_json, _aunread_json))
-    yield row(f"{unread}, bytes", "raw", asked, (_unread_bytes, _aunread_bytes), heard=False)
+    yield row(f"{unread}, parse()", "raw", asked, _WAYS.unread)
+    yield row(f"{unread}, json()", "raw", asked, _WAYS.unread_json)
+    yield row(f"{unread}, bytes", "raw", asked, _WAYS.unread_bytes, heard=False)
     unread, asked = "with_streaming_response.create(stream=True)", ask(streaming, stream=True)
-    yield row(f"{unread}, parse()", "raw", asked, (_unread_chunks, _aunread_chunks), **flow)
+    yield row(f"{unread}, parse()", "raw", asked, _WAYS.unread_chunks, **flow)
     yield row(f"{unread}, lines", "raw", asked, (_unread_lines, _aunread_lines), heard=False, **flow)
 
 
 def _row(
-    name: str, shape: Shape, path: str, ask: Callable[[Any, str], Any], ways: _Ways, answer: str = ANSWER, **more: Any
+    name: str, shape: Shape, path: str, ask: Callable[[Any, str], Any], ways: Ways, answer: str = ANSWER, **more: Any
 ) -> ProviderCall:
     begun = 4 if path == "/chat/completions" else 7
     return ProviderCall(id=name, shape=shape, path=path, ask=ask, ways=ways, answer=answer, begun=begun, **more)
@@ -288,12 +175,12 @@ def _calls() -> Iterator[ProviderCall]:
     chat, responses = "/chat/completions", "/responses"
     yield from _both("chat.completions", chat, lambda client: client.chat.completions, _chat, "response_format")
     yield from _both("responses", responses, lambda client: client.responses, _responses, "text_format")
-    plain = (_reply, _areply)
+    plain = _WAYS.reply
     ask = _chat(lambda client: client.beta.chat.completions, "parse", response_format=City)
-    yield _row("beta.chat.completions.parse()", "structured", chat, ask, plain, answer=_CITY_ANSWER)
+    yield _row("beta.chat.completions.parse()", "structured", chat, ask, plain, answer=CITY_ANSWER)
     for stream in (False, True):
         shape: Shape = "stream" if stream else "plain"
-        ways = (_chunks, _achunks) if stream else plain
+        ways = _WAYS.chunks if stream else plain
         flag = f"(stream={stream})"
         flow: dict[str, Any] = {"streams": stream}
         ask = _responses(lambda client: client.beta.responses, stream=stream)

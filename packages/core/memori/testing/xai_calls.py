@@ -5,22 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
-from pydantic import BaseModel
+from memori.testing.calls import ANSWER, CITY_ANSWER, City, NotOffered, ProviderCall
 
-from memori.testing.calls import NotOffered, ProviderCall
-
-__all__ = ["XAI_CALLS", "XAI_NOT_OFFERED", "City"]
+__all__ = ["XAI_CALLS", "XAI_NOT_OFFERED"]
 
 MODEL = "grok-4"
-ANSWER = "Blue is the one you told me about."
-_CITY_ANSWER = '{"city": "Oslo"}'
 _WHOLE, _STREAMED = "/GetCompletion", "/GetCompletionChunk"
-
-
-class City(BaseModel):
-    """What the row that asks for structured output asks for."""
-
-    city: str
 
 
 def _reply(result: Any) -> Iterator[str]:
@@ -114,7 +104,7 @@ def _calls() -> Iterator[ProviderCall]:
     ways = (_chunks_by_next, _achunks_by_next)
     yield ProviderCall(id="chat.stream(), next()", ask=_chat("stream"), ways=ways, **flow)
     yield ProviderCall(id="chat.stream_batch()", ask=_chat("stream_batch", 2), ways=(_chunks, _achunks), **flow)
-    structured: dict[str, Any] = {"answer": _CITY_ANSWER, "path": _WHOLE, "shape": "structured"}
+    structured: dict[str, Any] = {"answer": CITY_ANSWER, "path": _WHOLE, "shape": "structured"}
     yield ProviderCall(id="chat.parse()", ask=_chat("parse", City), ways=(_parsed, _aparsed), **structured)
 
 
