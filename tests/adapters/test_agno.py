@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import pytest
@@ -25,9 +24,8 @@ from agno.workflow import Step, Workflow
 from openai import AsyncOpenAI, OpenAI
 
 from memori import Memori
-from memori.ranking.hybrid import HybridRanker
 from memori.testing.provider import ProviderServer, Reply, ToolCall
-from memori.types import Candidates, Ranked
+from memori.testing.ranker import CountingRanker
 from memori_agno import MemoriMemoryManager, MemoriStore, MemoriTools, memori_agent_kwargs
 
 SAID = "My favorite color is blue. Which dish would suit my favorite food?"
@@ -63,18 +61,6 @@ REPLIES: dict[Kind, list[Reply]] = {
 def menu(food: str) -> str:
     """Say what there is."""
     return "Hakata ramen"
-
-
-class CountingRanker(HybridRanker):
-    """memori's own ranker, which also notes for whose words it is asked: once a recall."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.queries: list[str] = []
-
-    def rank(self, query: str, candidates: Candidates, *, now: datetime, limit: int) -> Sequence[Ranked]:
-        self.queries.append(query)
-        return super().rank(query, candidates, now=now, limit=limit)
 
 
 @pytest.fixture(scope="module")

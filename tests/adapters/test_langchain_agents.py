@@ -7,7 +7,6 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,9 +36,9 @@ from langgraph.types import Command, interrupt
 from pydantic import BaseModel, ConfigDict, Field
 
 from memori import AttributionError, ConfigurationError, Memori, Settings
-from memori.ranking.hybrid import HybridRanker
 from memori.testing.provider import ProviderServer, Reply, ToolCall
-from memori.types import Candidates, Ranked, StoredMessage
+from memori.testing.ranker import CountingRanker
+from memori.types import StoredMessage
 from memori_langchain import MemoriCallbackHandler, MemoriContext, MemoriMiddleware, MemoriSearchTool
 
 pytestmark = pytest.mark.filterwarnings("ignore:The v3 streaming protocol on Pregel is experimental")
@@ -153,18 +152,6 @@ def bill(table: str) -> str:
 def broken(food: str) -> str:
     """Say nothing."""
     raise RefusedError("no such table")
-
-
-class CountingRanker(HybridRanker):
-    """memori's own ranker, which also notes for whose words it is asked: once a recall."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.queries: list[str] = []
-
-    def rank(self, query: str, candidates: Candidates, *, now: datetime, limit: int) -> Sequence[Ranked]:
-        self.queries.append(query)
-        return super().rank(query, candidates, now=now, limit=limit)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Literal
 
 import pytest
@@ -33,9 +32,8 @@ from pydantic_ai.models.test import TestModel as PydanticTestModel
 from pydantic_ai.settings import ModelSettings
 
 from memori import Memori
-from memori.ranking.hybrid import HybridRanker
 from memori.testing.provider import ProviderServer, Reply, ToolCall
-from memori.types import Candidates, Ranked
+from memori.testing.ranker import CountingRanker
 from memori_pydantic_ai import MemoriCapability
 
 SAID = "My favorite color is blue. Which dish would suit my favorite food?"
@@ -234,18 +232,6 @@ WIRES = {
 def server() -> Iterator[ProviderServer]:
     with ProviderServer() as server:
         yield server
-
-
-class CountingRanker(HybridRanker):
-    """memori's own ranker, which also notes for whose words it is asked: once a recall."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.queries: list[str] = []
-
-    def rank(self, query: str, candidates: Candidates, *, now: datetime, limit: int) -> Sequence[Ranked]:
-        self.queries.append(query)
-        return super().rank(query, candidates, now=now, limit=limit)
 
 
 @pytest.fixture(scope="module")

@@ -11,13 +11,30 @@ import numpy as np
 import pytest
 
 from memori.protocols import Ranker
-from memori.types import Candidates
+from memori.ranking.hybrid import HybridRanker
+from memori.types import Candidates, Ranked
 
-__all__ = ["NOW", "QUERY", "RankerSuite", "Row", "candidates"]
+__all__ = ["NOW", "QUERY", "CountingRanker", "RankerSuite", "Row", "candidates"]
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DAY_S = 86_400.0
 QUERY = "What is my favorite color?"
+
+
+class CountingRanker(HybridRanker):
+    """memori's own ranker, which also notes what it is asked: each recall once.
+
+    Attributes:
+        queries: What it was asked, the latest last.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queries: list[str] = []
+
+    def rank(self, query: str, candidates: Candidates, *, now: datetime, limit: int) -> Sequence[Ranked]:
+        self.queries.append(query)
+        return super().rank(query, candidates, now=now, limit=limit)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
