@@ -59,6 +59,18 @@ def no_other_machine() -> Iterator[None]:
         pytest.fail(f"tried to reach another machine: {', '.join(_attempts)}")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def grpc_stays_awake() -> None:
+    """Let gRPC keep its thread between two channels.
+
+    It joins the thread when the last asynchronous channel goes, which may be the garbage collector's doing, in the
+    middle of a test in which nothing may block.
+    """
+    aio = sys.modules.get("grpc.aio")
+    if aio is not None:
+        aio.init_grpc_aio()
+
+
 @pytest.fixture(autouse=True)
 def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hide the developer's own keys, providers and memori settings."""

@@ -452,12 +452,6 @@ def ahear(way: Way, model: Any, kind: Kind, heard: list[str]) -> None:
     asyncio.run(main())
 
 
-# What is left in the middle has often no end but the garbage collector's, which takes connections as they come.
-UNCLOSED = pytest.mark.filterwarnings(
-    "ignore:Exception ignored in. <(socket|function _SelectorTransport):pytest.PytestUnraisableExceptionWarning"
-)
-
-
 WARM: set[str] = set()
 
 
@@ -488,9 +482,7 @@ def stored(memori: Memori, entity: str) -> list[tuple[str, str, str]]:
 @pytest.mark.filterwarnings("ignore::langchain_core._api.beta_decorator.LangChainBetaWarning")
 @pytest.mark.filterwarnings("ignore:Inheritance class AiohttpClientSession:DeprecationWarning")  # Google's SDK.
 @pytest.mark.parametrize("colour", COLOURS)
-@pytest.mark.parametrize(
-    "way", [pytest.param(way, id=way.name, marks=[UNCLOSED] if way.kept is None else []) for way in WAYS]
-)
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_a_call_is_given_memories_and_kept_once(
     memori: Memori, server: ProviderServer, kind: Kind, way: Way, colour: str
