@@ -322,7 +322,7 @@ def test_reindexing_is_told_by_which_embedder(database: str, capsys: pytest.Capt
     with pytest.raises(SystemExit):
         main(["reindex", "--database", database])
     assert "one of the arguments --app --embedder is required" in capsys.readouterr().err
-    arguments = ["reindex", "--embedder", "default", "--database", database]
+    arguments = ["reindex", "--embedder", "static", "--database", database]
     for counted in ("1", "0"):
         assert main(arguments) == 0
         assert capsys.readouterr().out == f"{counted} facts and messages embedded by wordllama-l2_supercat-128\n"
@@ -341,7 +341,10 @@ def test_an_embedder_that_fails_is_named(
     )
     monkeypatch.syspath_prepend(tmp_path)
     assert main(["reindex", "--app", "broken_shop:mem"]) == 1
-    assert "the embedder does not work: ConnectionError: no route to it" in capsys.readouterr().err
+    assert "embed failed: ConnectionError: no route to it" in capsys.readouterr().err
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    assert main(["reindex", "--embedder", "openai:text-embedding-3-small", "--database", database]) == 1
+    assert "memori reindex: the embedder openai:text-embedding-3-small cannot be had: " in capsys.readouterr().err
 
 
 def test_a_signal_that_does_not_wake_the_main_thread_is_heeded(database: str) -> None:
@@ -349,12 +352,16 @@ def test_a_signal_that_does_not_wake_the_main_thread_is_heeded(database: str) ->
     before = signal.getsignal(signal.SIGTERM)
 
     def end() -> None:
-        while signal.getsignal(signal.SIGTERM) is before:
+        for _ in range(600):
+            if signal.getsignal(signal.SIGTERM) is not before:
+                break
             time.sleep(0.1)
+        else:
+            return
         time.sleep(1)  # Until the main thread sleeps; should it not yet, the signal is heeded all the more.
         signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
 
-    ending = threading.Thread(target=end)
+    ending = threading.Thread(target=end, daemon=True)
     ending.start()
     assert main(["worker", "--database", database]) == 0
     ending.join()

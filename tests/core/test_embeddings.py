@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -111,6 +112,19 @@ class TestCallable:
         assert len({CallableEmbedder(function).model for function in functions}) == 3
         assert CallableEmbedder(json.dumps).model == "json.dumps"
         assert CallableEmbedder(json.dumps, model="mine").model == "mine"
+
+    @pytest.mark.parametrize("start", [["shop.py"], ["-m", "shop"], ["-c", "import shop"]], ids=" ".join)
+    def test_a_script_calls_it_as_who_imports_it_does(self, start: list[str], tmp_path: Path) -> None:
+        """Fails when a worker's vectors, or those of `memori reindex`, go by another name than the program's."""
+        (tmp_path / "shop.py").write_text(
+            "from memori.embeddings.callable import CallableEmbedder\n"
+            "def embed(texts): return [[1.0] for _ in texts]\n"
+            "print(CallableEmbedder(embed).model)\n"
+        )
+        printed = subprocess.run(
+            [sys.executable, *start], capture_output=True, text=True, check=True, cwd=tmp_path
+        ).stdout
+        assert printed == "shop.embed\n"
 
     def test_only_a_function_is_taken(self) -> None:
         """Fails when a mistake shows only at the first use, in the background."""

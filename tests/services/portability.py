@@ -18,13 +18,17 @@ from memori.storage.postgres import PsycopgDialect
 __all__ = ["cockroachdb", "excesses", "oracle", "portable", "problems"]
 
 _MOST = 1000  # Values in one IN that Oracle takes; rows in one statement that memori allows itself.
+# Oracle's reserved words that SQLAlchemy does not know to be, and so does not quote, and some that it does.
+_WORDS = "access|audit|by|column|comment|current|file|group|immediate|initial|level|lock|mode|order|row|rows|session"
+_WORDS += "|share|size|start|to|uid|user|validate"
+_TYPES = "char|date|float|integer|long|number|raw"
 # What Oracle refuses, or takes only where `memori` does not use it.
 _REFUSED = {
     "LIMIT": r"\bLIMIT\b",
     "rows in one VALUES": r"VALUES \([^()]*\), \(",
     "a limited FOR UPDATE": r"(?s)\bFETCH FIRST\b.*\bFOR UPDATE\b",
     "ON CONFLICT": r"\bON CONFLICT\b",
-    "a column called as a word of Oracle's, unquoted": r"\.(?:date|level|mode|number|size|comment|session)\b",
+    "a name that is a word of Oracle's, unquoted": rf"(?:[.:](?:{_WORDS}|{_TYPES})|\bAS (?:{_WORDS}))\b",
 }
 _seen: set[Any] = set()
 

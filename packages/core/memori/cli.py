@@ -105,7 +105,7 @@ def commands() -> argparse.ArgumentParser:
         "--app", metavar="MODULE:NAME", help="by the embedder of the program's own Memori, or of what returns it"
     )
     by.add_argument(
-        "--embedder", metavar="NAME", help="by this one: 'default', or as Memori(embedder=…) takes its name"
+        "--embedder", metavar="NAME", help="by this one: 'static', or whatever Memori(embedder=…) knows by name"
     )
     reindex.add_argument("--entity", metavar="ID", help="of this entity only")
     bring = command("import", _import, "bring over what MemoriLabs' memori 3 stored in another database")
@@ -249,12 +249,7 @@ def _jobs(given: argparse.Namespace) -> int:
 
 def _reindex(given: argparse.Namespace) -> int:
     with _opened(given) as mem:
-        try:
-            count = mem.augmentation.reindex(given.entity)
-        except MemoriError:
-            raise
-        except Exception as error:
-            raise ConfigurationError(f"the embedder does not work: {type(error).__name__}: {error}") from error
+        count = mem.augmentation.reindex(given.entity)
         _say(f"{count} facts and messages embedded by {mem.config.embeddings.model}")
     return 0
 
@@ -337,11 +332,10 @@ def _opened(given: argparse.Namespace) -> Memori:
     """Return the `Memori` that a command is about, its worker not started yet."""
     app = getattr(given, "app", None)
     if app is None:
-        named = getattr(given, "embedder", None)
         return Memori(
             conn=given.database or database_url(),
             settings=Settings.from_environment(),
-            embedder=None if named == "default" else named,
+            embedder=getattr(given, "embedder", None),
             worker=False,
         )
     if given.database is not None:

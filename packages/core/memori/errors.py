@@ -12,6 +12,7 @@
     │   ├── ForeignSchemaError                 the tables there were made by another program
     │   └── NewerSchemaError                   the tables there were made by a newer memori
     ├── DimensionError(ValueError)             a vector has another length than those beside it
+    ├── EmbeddingError(RuntimeError)           an embedder could not embed
     ├── ExtractionError(RuntimeError)          an extractor could not read an exchange
     ├── DeadlineError(TimeoutError)            a bounded wait ran out
     ├── AbandonedError(RuntimeError)           workers took up an exchange again and again, and none finished it
@@ -27,6 +28,7 @@ __all__ = [
     "ConfigurationError",
     "DeadlineError",
     "DimensionError",
+    "EmbeddingError",
     "ExtractionError",
     "ForeignSchemaError",
     "MemoriError",
@@ -86,6 +88,10 @@ class NewerSchemaError(StorageError):
 
 class DimensionError(MemoriError, ValueError):
     """A vector has another length than those beside it."""
+
+
+class EmbeddingError(MemoriError, RuntimeError):
+    """An embedder could not embed."""
 
 
 class ExtractionError(MemoriError, RuntimeError):

@@ -776,7 +776,7 @@ class Augmentation:
 
         Raises:
             StorageError: The database failed. What was embedded until then stays.
-            Exception: Whatever the embedder raises; likewise.
+            EmbeddingError: The embedder did; likewise.
         """
         return self._reindexer.run(entity_id)
 
@@ -798,7 +798,7 @@ async def _in_thread(function: Callable[[], ResultT]) -> ResultT:
 def _later(runner: BoundedRunner) -> Callable[[Callable[[], object]], None]:
     # Not a method: what has it must not keep its Memori alive.
     def submit(work: Callable[[], object]) -> None:
-        with suppress(ClosedError):
+        with suppress(ClosedError, RuntimeError):  # No thread can be started: it will be done another time.
             runner.submit(work).add_done_callback(_log_quietly)
 
     return submit

@@ -119,10 +119,10 @@ class Storage(Protocol):
         What the entity does not have, or no longer, is left out; when that is everything, nothing changes.
         """
 
-    def entities(self, *, after: str | None = None, limit: int) -> list[str]:
-        """Return the ids of at most *limit* entities, those after *after* (None: from the first).
+    def entities(self, *, after: int = 0, limit: int) -> list[tuple[int, str]]:
+        """Return at most *limit* entities with a number above *after*, by number: pairs of number and id.
 
-        In an order of the storage's own, in which an entity keeps its place.
+        The number is the storage's own, positive, and stays with the entity.
         """
 
     def describe(self, process_id: str, attributes: Mapping[str, str], *, now: datetime) -> int:

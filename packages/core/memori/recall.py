@@ -37,7 +37,7 @@ class Recaller:
     ``settings.cache_bytes``), and brought up to date before each answer by what changed since.
 
     Args:
-        later: Does what no answer should wait for.
+        later: Is handed what no answer should wait for. By default it is done at once, and the answer waits.
     """
 
     def __init__(

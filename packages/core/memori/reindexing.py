@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from memori.errors import EmbeddingError
 from memori.protocols import Embedder, Storage
 from memori.types import Embedding, Fact, StoredMessage
 
@@ -30,15 +31,15 @@ class Reindexer:
 
         Raises:
             StorageError: The database failed. What was embedded until then stays.
-            Exception: Whatever the embedder raises; likewise.
+            EmbeddingError: The embedder did; likewise.
         """
         return sum(self._entity(name) for name in (self._entities() if entity_id is None else [entity_id]))
 
     def _entities(self) -> Iterator[str]:
-        last = None
+        last = 0
         while page := self._storage.entities(after=last, limit=_PAGE):
-            yield from page
-            last = page[-1]
+            yield from (entity_id for _, entity_id in page)
+            last = page[-1][0]
 
     def _entity(self, entity_id: str) -> int:
         changes = self._storage.changes(entity_id, since=None)
@@ -54,11 +55,16 @@ class Reindexer:
         return sum(self._embed(entity_id, wanted[start : start + _BATCH]) for start in range(0, len(wanted), _BATCH))
 
     def _embed(self, entity_id: str, items: list[Fact | StoredMessage]) -> int:
-        vectors = self._embedder.embed([item.content for item in items], purpose="document")
-        embeddings = [Embedding(self._embedder.model, vector) for vector in vectors]
-        pairs = list(zip(items, embeddings, strict=True))
+        texts = list(dict.fromkeys(item.content for item in items))
+        try:
+            vectors = self._embedder.embed(texts, purpose="document")
+            embeddings = {
+                text: Embedding(self._embedder.model, vector) for text, vector in zip(texts, vectors, strict=True)
+            }
+        except Exception as error:
+            raise EmbeddingError(f"{self._embedder.model} failed: {type(error).__name__}: {error}") from error
         return self._storage.embed(
             entity_id,
-            messages={item.id: embedding for item, embedding in pairs if isinstance(item, StoredMessage)},
-            facts={item.id: embedding for item, embedding in pairs if isinstance(item, Fact)},
+            messages={item.id: embeddings[item.content] for item in items if isinstance(item, StoredMessage)},
+            facts={item.id: embeddings[item.content] for item in items if isinstance(item, Fact)},
         )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -64,4 +66,15 @@ class CallableEmbedder:
 
 def _name(function: EmbedFunction) -> str:
     owner = function if hasattr(function, "__qualname__") else type(function)
-    return f"{owner.__module__}.{owner.__qualname__}"
+    return f"{_module(owner.__module__)}.{owner.__qualname__}"
+
+
+def _module(name: str) -> str:
+    """Return the name that a module has when it is imported: a worker imports what the application runs as a script."""
+    main = sys.modules.get("__main__")
+    if name != "__main__" or main is None:
+        return name
+    spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+    if spec is not None:
+        return str(spec.name).removesuffix(".__main__")
+    return name if file is None else Path(file).stem

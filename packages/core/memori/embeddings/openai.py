@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from memori.embeddings.checked import encodable, unit_rows
-from memori.errors import DimensionError, MissingExtraError
+from memori.errors import ConfigurationError, DimensionError, MissingExtraError
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -31,6 +31,10 @@ class OpenAIEmbedder:
     Args:
         client: A client of the openai package. None: one is made from *base_url*, *api_key* and the environment.
         dimensions: Asks the endpoint for shorter vectors, where its model can.
+
+    Raises:
+        MissingExtraError: The openai package is not installed.
+        ConfigurationError: There is neither *client* nor a key.
     """
 
     def __init__(
@@ -44,10 +48,13 @@ class OpenAIEmbedder:
     ) -> None:
         if client is None:
             try:
-                from openai import OpenAI
+                from openai import OpenAI, OpenAIError
             except ImportError as error:
                 raise MissingExtraError("openai", extra="openai") from error
-            client = OpenAI(base_url=base_url, api_key=api_key)
+            try:
+                client = OpenAI(base_url=base_url, api_key=api_key)
+            except OpenAIError as error:
+                raise ConfigurationError(f"the embedder openai:{model} cannot be had: {error}") from error
         self._client = client
         self._model = model
         self._asked = dimensions

@@ -140,10 +140,11 @@ class EntityIndex:
             return
         try:
             for index in (self._words, self._grams):
-                before = index.large
-                after = settled(before)
-                with self._lock:
-                    index.settle(before, after)
+                while index.unsettled:  # More may come meanwhile, and who brings it does not wait here.
+                    before = index.large
+                    after = settled(before)
+                    with self._lock:
+                        index.settle(before, after)
         finally:
             self._settling.release()
 

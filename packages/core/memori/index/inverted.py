@@ -75,6 +75,8 @@ class InvertedIndex:
         self._dampings = None
         rows = (owners + first).astype(np.uint64)
         segment = _Segment.of((hashes & ~_ROW_MASK) | rows)
+        if not len(segment):
+            return
         if texts > _RECENT_TEXTS:
             self._large = (*self._large, segment)
             return
@@ -204,7 +206,7 @@ class _Segment:
 
 
 def settled(segments: tuple[_Segment, ...]) -> tuple[_Segment, ...]:
-    """Return *segments* with those merged that are not much larger than the next; the same tuple when all are.
+    """Return *segments* with the last ones merged until the last but one is much larger than the last.
 
     Millions of postings take a tenth of a second.
     """

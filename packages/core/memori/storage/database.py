@@ -13,12 +13,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
-from sqlalchemy import Connection, Engine, Select
+from sqlalchemy import Connection, Dialect, Engine, Select
 from sqlalchemy import exc as sqlalchemy_errors
 from sqlalchemy.pool import AssertionPool, SingletonThreadPool
-from sqlalchemy.sql.compiler import SQLCompiler
 
 from memori.errors import MemoriError, NotBuiltError, StorageError
 from memori.storage.durability import LogSync
@@ -27,6 +26,7 @@ from memori.storage.gate import Gate, taking
 __all__ = ["Access", "Database", "connected", "execute", "file_of", "relax"]
 
 T = TypeVar("T")
+_Bind: TypeAlias = Callable[[Mapping[str, str | int]], list[Any]]
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class Database:
         self._access: Access | None = None
         self._file: Path | None = None
         self._sync = LogSync()
-        self._compiled: dict[Select[Any], SQLCompiler] = {}
+        self._compiled: dict[Select[Any], tuple[str, _Bind]] = {}
         self._renew_locks()
 
     def _renew_locks(self) -> None:
@@ -136,14 +136,15 @@ class Database:
         """Return the first row of a query for numbers and plain texts; None without one.
 
         As `read` would, at half the time where it can be: calls wait for it.
+
+        Args:
+            query: A constant: it is compiled once, and kept.
         """
         access = self._reach()
         if not access.sqlite or access.single or not access.made_for_us:
             return self.read(lambda connection: connection.execute(query, parameters).first())
-        compiled = self._compiled.get(query)
-        if compiled is None:
-            compiled = self._compiled[query] = query.compile(dialect=access.engine.dialect)
-        values = [parameters[name] for name in compiled.positiontup or ()]
+        statement, bind = self._compiled.get(query) or self._compile(query, access.engine.dialect)
+        values = bind(parameters)
         deadline = time.monotonic() + self._timeout_s
 
         def once() -> Sequence[Any] | None:
@@ -154,11 +155,24 @@ class Database:
             ):
                 # A single statement needs no transaction to agree with itself.
                 row: Sequence[Any] | None = execute(
-                    connection.connection.driver_connection, compiled.string, values
+                    connection.connection.driver_connection, statement, values
                 ).fetchone()
                 return row
 
         return _persist(once, deadline)
+
+    def _compile(self, query: Select[Any], dialect: Dialect) -> tuple[str, _Bind]:
+        compiled = query.compile(dialect=dialect)
+        steps = [
+            (name, compiled.binds[name].type.dialect_impl(dialect).bind_processor(dialect))
+            for name in compiled.positiontup or ()
+        ]
+
+        def bind(parameters: Mapping[str, str | int]) -> list[Any]:
+            return [parameters[name] if process is None else process(parameters[name]) for name, process in steps]
+
+        self._compiled[query] = compiled.string, bind
+        return compiled.string, bind
 
     def write(self, work: Callable[[Connection], T]) -> T:
         """Return what *work* returns, its changes committed.

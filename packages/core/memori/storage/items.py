@@ -85,7 +85,7 @@ _VALUES = ("value", "ttl_s", "expires_at", "embedding", "embedding_rows", "embed
 # SQLAlchemy keeps to the table's order.
 _UPDATE = (
     update(item)
-    .where(item.c.id == bindparam("row"))
+    .where(item.c.id == bindparam("row_id"))
     .values(
         {name: bindparam(f"new_{name}") for name in _VALUES}
         | {"updated_at": _NOW, "created_at": case((item.c.expires_at <= _NOW, _NOW), else_=item.c.created_at)}
@@ -135,12 +135,12 @@ class SQLItems:
             for path, key_hash, key, columns in new:
                 row = stored.get((rows[path], key_hash))
                 if row is not None:
-                    changed.append({"row": row, "now": now} | {f"new_{name}": columns[name] for name in _VALUES})
+                    changed.append({"row_id": row, "now": now} | {f"new_{name}": columns[name] for name in _VALUES})
                 else:
                     place = {"namespace_id": rows[path], "key": escaped(key), "key_hash": key_hash}
                     added.append(columns | place | {"created_at": now, "updated_at": now})
             # In one order everywhere, so that two who change the same ones do not wait for each other in a ring.
-            for batch in batches(sorted(changed, key=lambda change: change["row"])):
+            for batch in batches(sorted(changed, key=lambda change: change["row_id"])):
                 connection.execute(_UPDATE, batch)
             for batch in batches(added):
                 connection.execute(insert(item), batch)

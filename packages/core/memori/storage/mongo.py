@@ -319,12 +319,11 @@ class MongoStorage:
 
         return self._write(entity_id, attempt)
 
-    def entities(self, *, after: str | None = None, limit: int) -> list[str]:
+    def entities(self, *, after: int = 0, limit: int) -> list[tuple[int, str]]:
         with self._working() as collections:
             self._verify(collections)
-            key = {} if after is None else {"external_id": {"$gt": exact(after)}}
-            found = collections(ENTITY).find(key, {"external_id": 1}).sort("external_id", ASCENDING).limit(limit)
-            return [document["external_id"] for document in found]
+            found = collections(ENTITY).find({"_id": {"$gt": after}}, {"external_id": 1}).sort("_id", ASCENDING)
+            return [(document["_id"], document["external_id"]) for document in found.limit(limit)]
 
     def describe(self, process_id: str, attributes: Mapping[str, str], *, now: datetime) -> int:
         process, at = exact(identifier("process_id", process_id)), microseconds(now)

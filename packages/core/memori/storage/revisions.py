@@ -50,7 +50,7 @@ _CLOSE_EDGES = (
 _SUCCEED = update(fact).where(fact.c.id == bindparam("fact_id")).values(superseded_by=bindparam("successor"))
 _EMBED_MESSAGE, _EMBED_FACT = (
     update(table)
-    .where(table.c.id == bindparam("row"), table.c.entity_id == bindparam("entity"))
+    .where(table.c.id == bindparam("row_id"), table.c.entity_id == bindparam("entity"))
     .values(embedding=bindparam("data"), embedding_model=bindparam("model"), version=bindparam("new_version"))
     for table in (message, fact)
 )
@@ -233,7 +233,7 @@ class Reviser:
             data, model = packed(embedding)
             rows.append(
                 {
-                    "row": row,
+                    "row_id": row,
                     "entity": self._entity,
                     "data": data,
                     "model": model,

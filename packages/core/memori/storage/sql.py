@@ -67,7 +67,7 @@ _LOCK_RETURNING, _LOCK_ROW_RETURNING = (
 )
 _STATE, _STATE_OF_ROW = (select(entity.c.id, entity.c.version).where(key) for key in (_BY_ID, _BY_ROW))
 _NEW = {table: insert(table) for table in (entity, process, session, message, job)}
-_VERSION = select(entity.c.generation, entity.c.version).where(entity.c.external_id == bindparam("entity"))
+_VERSION = select(entity.c.generation, entity.c.version).where(_BY_ID)
 _PROCESS = select(process.c.id).where(process.c.external_id == bindparam("process"))
 _ATTRIBUTES = select(attribute.c.name).where(attribute.c.process_id == bindparam("process_row"))
 _SAME = message.c.digest.in_(bindparam("digests", expanding=True))
@@ -77,7 +77,7 @@ _MET = (
     select(
         select(job.c.id).where(job.c.exchange_id == bindparam("exchange")).scalar_subquery().label("job"),
         _PROCESS.scalar_subquery().label("process"),
-        session.c.id.label("session"),
+        session.c.id.label("session_row"),
         session.c.next_position,
         session.c.last_active_at,
         message.c.position,
@@ -85,7 +85,7 @@ _MET = (
     )
     .select_from(
         entity.outerjoin(
-            session, (session.c.entity_id == entity.c.id) & (session.c.uuid == bindparam("session"))
+            session, (session.c.entity_id == entity.c.id) & (session.c.uuid == bindparam("session_id"))
         ).outerjoin(message, (message.c.session_id == session.c.id) & _SAME)
     )
     .where(_BY_ROW)
@@ -93,7 +93,7 @@ _MET = (
 _SESSION_ROW = (
     select(session.c.id)
     .join(entity, entity.c.id == session.c.entity_id)
-    .where(entity.c.external_id == bindparam("entity"), session.c.uuid == bindparam("session"))
+    .where(entity.c.external_id == bindparam("entity"), session.c.uuid == bindparam("session_id"))
 )
 _CONVERSATION = (
     select(
@@ -221,7 +221,12 @@ _LAST_ERRORS = (
 )
 _RETRY = update(job).where(job.c.state == "failed").values(state="waiting", attempts=0, due_at=_AT_ONCE)
 
-_ENTITIES = select(entity.c.external_id).order_by(entity.c.external_id)
+_ENTITIES = (
+    select(entity.c.id, entity.c.external_id)
+    .where(entity.c.id > bindparam("after"))
+    .order_by(entity.c.id)
+    .limit(bindparam("count"))
+)
 _ENTITY_MESSAGES = MESSAGES.join(entity, entity.c.id == message.c.entity_id).where(
     entity.c.external_id == bindparam("entity")
 )
@@ -421,9 +426,12 @@ class SQLStorage:
         except _NothingNewError:
             return 0
 
-    def entities(self, *, after: str | None = None, limit: int) -> list[str]:
-        query = _ENTITIES if after is None else _ENTITIES.where(entity.c.external_id > after)
-        return self._database.read(lambda connection: list(connection.scalars(query.limit(limit))))
+    def entities(self, *, after: int = 0, limit: int) -> list[tuple[int, str]]:
+        def work(connection: Connection) -> list[tuple[int, str]]:
+            rows = connection.execute(_ENTITIES, {"after": after, "count": limit})
+            return [(number, entity_id) for number, entity_id in rows]
+
+        return self._database.read(work)
 
     def describe(self, process_id: str, attributes: Mapping[str, str], *, now: datetime) -> int:
         def work(connection: Connection) -> int:
@@ -531,7 +539,7 @@ class SQLStorage:
 
     def session_row(self, entity_id: str, session_id: str) -> int | None:
         """Return the id that a session of an entity has in ``memori_session``; None when nothing of it is stored."""
-        parameters = {"entity": entity_id, "session": session_id}
+        parameters = {"entity": entity_id, "session_id": session_id}
         return self._database.read(lambda connection: connection.scalar(_SESSION_ROW, parameters))
 
     def conversation(self, row: int) -> dict[str, Any] | None:
@@ -574,7 +582,7 @@ class _Recording:
                 "entity_row": entity_row,
                 "exchange": exchange.id,
                 "process": who.process_id,
-                "session": who.session_id,
+                "session_id": who.session_id,
                 "digests": asked,
             },
         ).all()
@@ -582,7 +590,7 @@ class _Recording:
         if met.job is not None:
             raise _NothingNewError
         known = [Known(row.position, row.digest) for row in rows if row.position is not None]
-        new = self._unknown(connection, met.session, known, more)
+        new = self._unknown(connection, met.session_row, known, more)
         if not new and not exchange.reply:
             raise _NothingNewError
         said = [(exchange.sent[index], self._sent_digests[index], False) for index in new]
@@ -590,7 +598,7 @@ class _Recording:
         process_row = met.process
         if process_row is None and who.process_id is not None:
             process_row = _new_process(connection, who.process_id, at=exchange.at)
-        if met.session is None:
+        if met.session_row is None:
             first = 0
             session_row = _inserted(
                 connection,
@@ -603,7 +611,7 @@ class _Recording:
                 next_position=len(said),
             )
         else:
-            first, session_row = met.next_position, met.session
+            first, session_row = met.next_position, met.session_row
             connection.execute(
                 _GROW_SESSION,
                 {

@@ -264,18 +264,18 @@ class StorageSuite:
 
     def test_every_entity_is_listed_once(self, storage: Storage) -> None:
         """Fails when going through the entities page by page leaves one out, or meets one twice."""
-        names = ["alice", "Alice", "alice ", "émile", "李雷", "a@example.com", "0"]
-        names += [f"user-{at:02}" for at in range(20)]
+        names = ["alice", "Alice", "émile", "李雷", "a@example.com", "0", *(f"a{odd}" for odd in ODD)]
         assert storage.entities(limit=5) == []
         for name in names:
             storage.record(exchange("Hi.", entity=name))
-        found: list[str] = []
-        while page := storage.entities(after=found[-1] if found else None, limit=5):
+        found: list[tuple[int, str]] = []
+        while page := storage.entities(after=found[-1][0] if found else 0, limit=5):
             assert len(page) <= 5
             found += page
-        assert sorted(found) == sorted(names)
+        assert sorted(name for _, name in found) == sorted(names)
+        assert [number for number, _ in found] == sorted({number for number, _ in found})
         storage.forget("alice")
-        assert "alice" not in storage.entities(limit=100)
+        assert [name for _, name in storage.entities(limit=100)] == [name for _, name in found if name != "alice"]
 
     def test_who_wants_nothing_back_has_it_stored_all_the_same(self, storage: Storage) -> None:
         """Fails when an exchange that is not read back is returned, or stored otherwise."""
@@ -379,6 +379,9 @@ class StorageSuite:
         assert fact.content == fact.object == "before\ufffdafter"
         known = (said("user", odd, author=odd), said("assistant", odd), "More.")
         assert contents(storage.record(exchange(*known, reply=None))) == ["More."]
+        storage.record(exchange("Hi.", entity=odd, reply=None))
+        assert storage.version(odd) == storage.version("before\ufffdafter") is not None
+        assert contents(storage.messages(odd)) == ["Hi."]
 
     @pytest.mark.parametrize("text", ODD, ids=ascii)
     def test_odd_texts_come_back_exactly(self, storage: Storage, text: str) -> None:
