@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+import random
 import sqlite3
 import subprocess
 import sys
@@ -349,6 +350,18 @@ def test_a_locked_database_does_not_stall_the_event_loop(tmp_path: Path, server:
             assert time.monotonic() < end
             time.sleep(0.02)
         assert said(memori, "alice") == [f"Call {number}." for number in range(5)]
+
+
+def test_the_applications_random_numbers_are_its_own(memori: Memori, client: OpenAI) -> None:
+    """Fails when an application that seeds `random` gets other numbers because of what memori does beside it."""
+    memori.attribution(entity_id="alice")
+    memori.config.poll_s = 0.01
+    state = random.getstate()
+    for number in range(5):
+        ask(client, f"I have {number} cats.")
+    assert memori.augmentation.wait(30)
+    memori.recall("cats")
+    assert random.getstate() == state
 
 
 def test_nothing_is_printed_and_nothing_is_left_in_the_folder(tmp_path: Path, server: ProviderServer) -> None:

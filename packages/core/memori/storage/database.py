@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import random
 import re
 import sqlite3
 import threading
@@ -13,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from random import SystemRandom
 from typing import Any, TypeAlias, TypeVar
 
 from sqlalchemy import Connection, Dialect, Engine, Select
@@ -47,6 +47,8 @@ _MADE_MEANWHILE = "42P07"
 _ATTEMPTS = 20
 _ATTEMPTS_TO_INSERT = 6
 _FIRST_PAUSE_S = 0.005
+# Not the module's own generator: its state is the application's, which may have seeded it.
+_CHANCE = SystemRandom()
 _LONGEST_PAUSE_S = 0.2
 _BUSY = ("database is locked", "database table is locked", "database schema is locked")
 
@@ -304,7 +306,7 @@ def _persist(work: Callable[[], T], deadline: float) -> T:
                     raise error from None
                 raise
         pause = min(_FIRST_PAUSE_S * 2**attempt, _LONGEST_PAUSE_S)
-        time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - not a secret
+        time.sleep(pause * _CHANCE.uniform(0.5, 1.0))
 
 
 def _transaction(connection: Connection, work: Callable[[Connection], T], *, write: bool, sqlite: bool) -> T:

@@ -24,11 +24,11 @@ can be done twice, and done late, by a process that slept meanwhile while others
 from __future__ import annotations
 
 import json
-import random
 import time
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
+from random import SystemRandom
 from typing import Any
 from uuid import uuid4
 
@@ -61,6 +61,8 @@ _INLINE_BYTES = 256 * 1024  # More would be copied about with each later change 
 _PART_BYTES = 8 * 1024 * 1024
 _DOCUMENT_BYTES = 16 * 1024 * 1024 - 64 * 1024  # MongoDB's limit, less what a part of the journal adds.
 _GRACE_S = 0.003  # Whoever committed is most likely still at it.
+# Not the module's own generator: its state is the application's, which may have seeded it.
+_CHANCE = SystemRandom()
 _TOKENS = 32  # As many as may be pending for different entities that share a process's attribute, and then some.
 _ABANDONED = timedelta(days=1)  # Nobody commits so long after having written a part: the wait is bounded.
 _DUPLICATE_KEY = 11000
@@ -188,7 +190,7 @@ class Journal:
         if not self._replaced(entity, changed, is_new=is_new):
             if parts:
                 self._collections(JOURNAL).delete_many({"token": token})
-            time.sleep(random.uniform(0, _GRACE_S))  # noqa: S311 - not a secret
+            time.sleep(_CHANCE.uniform(0, _GRACE_S))
             return None
         return {**entity, **changed}
 
