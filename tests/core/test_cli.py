@@ -163,7 +163,12 @@ def test_interrupting_is_no_traceback(
             return 0
 
     monkeypatch.setattr(sys, "stdout", Interrupted())
-    assert main(["status", "--database", database]) == 130
+    # Shells let what runs in the background ignore it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert main(["status", "--database", database]) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert capsys.readouterr().err == "memori status: interrupted\n"
 
 
