@@ -216,20 +216,20 @@ def test_other_scripts_stay_apart_and_are_found(memori: Memori) -> None:
         assert memori.recall(query, limit=1, entity_id="alice")[0].content == content
 
 
-def test_the_oldest_of_many_facts_is_still_recalled(memori: Memori, tmp_path: Path) -> None:
+def test_the_oldest_of_many_facts_is_still_recalled(tmp_path: Path) -> None:
     """Fails when recall looks at a part of the memory only."""
-    memori.remember("The user plays the oboe.", entity_id="alice")
 
     def many(messages: Sequence[StoredMessage]) -> list[ExtractedFact]:
         return [ExtractedFact(kind="fact", content=f"The user visited village number {n}.") for n in range(1200)]
 
-    with Memori(conn=tmp_path / "memori.db", extractor=many) as writer:
-        writer.capture([{"role": "user", "content": "A long story."}], entity_id="alice")
-        assert writer.augmentation.wait(60)
-    assert len(memori.facts(entity_id="alice")) == 1201
-    assert memori.recall("Which instrument does the user play? The oboe?", entity_id="alice")[0].content == (
-        "The user plays the oboe."
-    )
+    with Memori(conn=tmp_path / "memori.db", extractor=many) as memori:
+        memori.config.storage.build()
+        memori.remember("The user plays the oboe.", entity_id="alice")
+        memori.capture([{"role": "user", "content": "A long story."}], entity_id="alice")
+        assert memori.augmentation.wait(60)
+        assert len(memori.facts(entity_id="alice")) == 1201
+        found = memori.recall("Which instrument does the user play? The oboe?", entity_id="alice")
+    assert found[0].content == "The user plays the oboe."
 
 
 def test_the_present_beats_the_past(memori: Memori, client: OpenAI, server: ProviderServer) -> None:
