@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -41,7 +42,7 @@ class CannotStartError(Exception):
     """A server cannot be installed or started here."""
 
 
-class Server:
+class Server(ABC):
     """One server, with its data in a folder of its own. It keeps its port and its data while it is stopped.
 
     Args:
@@ -54,22 +55,22 @@ class Server:
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
 
+    @abstractmethod
     def installed(self) -> bool:
         """Return whether its programs are on this machine."""
-        raise NotImplementedError
 
+    @abstractmethod
     def install(self) -> None:
         """Put its programs on this machine."""
-        raise NotImplementedError
 
     def running(self) -> bool:
         """Return whether it runs."""
         pid = self.pid()
         return pid is not None and _alive(pid)
 
+    @abstractmethod
     def start(self) -> str:
         """Start it; return the URL of its database."""
-        raise NotImplementedError
 
     def stop(self) -> None:
         """Let it end in good order."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, ClassVar, Literal, TypeAlias
@@ -28,7 +29,7 @@ QUESTION = "What is my favorite color?"
 _USER = Message(role="user", content=QUESTION)
 
 
-class CaptureSuite:
+class CaptureSuite(ABC):
     """What memori promises of every call.
 
     Attributes:
@@ -43,17 +44,17 @@ class CaptureSuite:
     sdk: ClassVar[tuple[int, int]]
     provider: ClassVar[str]
 
+    @abstractmethod
     def client(self, address: str) -> AbstractContextManager[Any]:
         """Return a synchronous client of what listens at *address*."""
-        raise NotImplementedError("say in the subclass how a synchronous client is made")
 
+    @abstractmethod
     def async_client(self, address: str) -> AbstractAsyncContextManager[Any]:
         """Return an asynchronous client of what listens at *address*."""
-        raise NotImplementedError("say in the subclass how an asynchronous client is made")
 
+    @abstractmethod
     def touched(self, client: Any) -> list[Any]:
         """Return the objects of a client of either kind on which anything is replaced."""
-        raise NotImplementedError("say in the subclass what of a client is touched")
 
     @pytest.fixture
     def server(self) -> Iterator[ProviderServer]:

@@ -154,10 +154,6 @@ class StorageSuite:
     A subclass has one fixture, ``storage``: built, empty, and closed after the test.
     """
 
-    @pytest.fixture
-    def storage(self) -> Storage:
-        raise NotImplementedError("give the subclass a storage fixture")
-
     # --- build ---
 
     def test_build_again_keeps_everything(self, storage: Storage) -> None:
