@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from memori.errors import EmbeddingError
+from memori.embeddings.checked import embedded
 from memori.protocols import Embedder, Storage
-from memori.types import Embedding, Fact, StoredMessage
+from memori.types import Fact, StoredMessage
 
 __all__ = ["Reindexer"]
 
@@ -55,14 +55,7 @@ class Reindexer:
         return sum(self._embed(entity_id, wanted[start : start + _BATCH]) for start in range(0, len(wanted), _BATCH))
 
     def _embed(self, entity_id: str, items: list[Fact | StoredMessage]) -> int:
-        texts = list(dict.fromkeys(item.content for item in items))
-        try:
-            vectors = self._embedder.embed(texts, purpose="document")
-            embeddings = {
-                text: Embedding(self._embedder.model, vector) for text, vector in zip(texts, vectors, strict=True)
-            }
-        except Exception as error:
-            raise EmbeddingError(f"{self._embedder.model} failed: {type(error).__name__}: {error}") from error
+        embeddings = embedded(self._embedder, (item.content for item in items))
         return self._storage.embed(
             entity_id,
             messages={item.id: embeddings[item.content] for item in items if isinstance(item, StoredMessage)},

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast, get_args
 
 from memori.augmentation.guard import redact, suspicious
 from memori.augmentation.slots import content_hash, decide, slot
-from memori.errors import ConfigurationError, ExtractionError
+from memori.embeddings.checked import embedded
+from memori.errors import ConfigurationError, EmbeddingError, ExtractionError
 from memori.types import (
     IMPORTED,
     Change,
@@ -199,24 +200,16 @@ class Pipeline:
         )
 
     def _embed(self, texts: Sequence[str]) -> dict[str, Embedding]:
-        distinct = list(dict.fromkeys(texts))
-        if not distinct:
-            return {}
         try:
-            vectors = self._embedder.embed(distinct, purpose="document")
-            if len(vectors) != len(distinct):
-                raise ValueError(f"{len(vectors)} vectors for {len(distinct)} texts")
-            embedded = {
-                text: Embedding(self._embedder.model, vector) for text, vector in zip(distinct, vectors, strict=True)
-            }
-        except Exception:
-            # The embedder may be anyone's; words still find what has no vector.
+            found = embedded(self._embedder, texts)
+        except EmbeddingError:
+            # Words still find what has no vector.
             level = logging.DEBUG if self._embedder_failed else logging.ERROR
             self._embedder_failed = True
             log.log(level, "the embedder failed; storing without embeddings", exc_info=True)
             return {}
         self._embedder_failed = False
-        return embedded
+        return found
 
 
 def _news(

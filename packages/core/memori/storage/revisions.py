@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection, Update, bindparam, case, insert, select, update
+from sqlalchemy import Connection, Select, Update, bindparam, case, insert, select, update
 
 from memori.schema.columns import NAME_LENGTH, UtcDateTime
 from memori.schema.tables import attribute, edge, fact, message, source
@@ -54,8 +55,11 @@ _EMBED_MESSAGE, _EMBED_FACT = (
     .values(embedding=bindparam("data"), embedding_model=bindparam("model"), version=bindparam("new_version"))
     for table in (message, fact)
 )
-_OWN_MESSAGES = select(message.c.id).where(
-    message.c.entity_id == bindparam("entity"), message.c.id.in_(bindparam("messages", expanding=True))
+_OWN_MESSAGES, _OWN_FACTS = (
+    select(table.c.id).where(
+        table.c.entity_id == bindparam("entity"), table.c.id.in_(bindparam("row_ids", expanding=True))
+    )
+    for table in (message, fact)
 )
 
 
@@ -100,13 +104,10 @@ class Reviser:
     def embed(self, messages: Mapping[int, Embedding], facts: Mapping[int, Embedding]) -> int:
         """Store embeddings with the entity's messages and facts, by their ids; return with how many."""
         count = 0
-        for table, statement, given in ((message, _EMBED_MESSAGE, messages), (fact, _EMBED_FACT, facts)):
-            own = select(table.c.id).where(table.c.entity_id == self._entity)
-            # Counted first: how many rows a statement for many met, not every driver tells.
-            there = {
-                row for batch in batches(given) for row in self._connection.scalars(own.where(table.c.id.in_(batch)))
-            }
-            self._embed(statement, {row: given[row] for row in given if row in there})
+        for own, statement, given in ((_OWN_MESSAGES, _EMBED_MESSAGE, messages), (_OWN_FACTS, _EMBED_FACT, facts)):
+            # Looked for first: how many rows a statement for many met, not every driver tells.
+            there = self._own(own, given)
+            self._embed(statement, {row: given[row] for row in there})
             count += len(there)
         return count
 
@@ -213,11 +214,7 @@ class Reviser:
         wanted = {(fact_id, message_id) for fact_id, messages in cited for message_id in messages}
         if not wanted:
             return
-        own = {
-            row.id
-            for batch in batches(sorted({message_id for _, message_id in wanted}))
-            for row in self._connection.execute(_OWN_MESSAGES, {"entity": self._entity, "messages": batch})
-        }
+        own = self._own(_OWN_MESSAGES, {message_id for _, message_id in wanted})
         linked = sources(self._connection, sorted({fact_id for fact_id, _ in wanted}))
         links = [
             {"fact_id": fact_id, "message_id": message_id}
@@ -226,6 +223,14 @@ class Reviser:
         ]
         for batch in batches(links):
             self._connection.execute(insert(source), batch)
+
+    def _own(self, statement: Select[Any], rows: Iterable[int]) -> set[int]:
+        """Return which of *rows* are the entity's."""
+        return {
+            row
+            for batch in batches(sorted(rows))
+            for row in self._connection.scalars(statement, {"entity": self._entity, "row_ids": batch})
+        }
 
     def _embed(self, statement: Update, embeddings: Mapping[int, Embedding]) -> None:
         rows = []
