@@ -8,11 +8,11 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from random import SystemRandom
 from uuid import uuid4
 
 from memori.errors import AbandonedError, NotBuiltError, StorageError
 from memori.failures import Failures
+from memori.jitter import jittered
 from memori.protocols import Storage
 from memori.settings import Settings
 from memori.types import Job, Revision
@@ -22,8 +22,6 @@ __all__ = ["Worker"]
 # Between an exchange's being stored and the work on it: a thread that computes may keep the interpreter from the call's
 # own for 5 ms (`sys.getswitchinterval`), and the call is about to return.
 _YIELD_S = 0.01
-# Not the module's own generator: its state is the application's, which may have seeded it.
-_CHANCE = SystemRandom()
 _ABANDONED = 2  # Times `augmentation_attempts`: innocent exchanges die with their workers too.
 _RELEASE_S = 3.0  # What stopping waits at most for a job to be given back.
 _DOUBLINGS = 30  # Of a pause: more reach `retry_max_s` no sooner, and overflow in the end.
@@ -227,7 +225,7 @@ class Worker:
             except Exception as error:  # noqa: BLE001 - the thread must outlive whatever a database driver raises
                 self._failures.note("looking for work", error)
             # Many processes' workers must not ask the database in step.
-            self._pause(pause_s * _CHANCE.uniform(0.8, 1.0))
+            self._pause(jittered(pause_s, least=0.8))
 
     def _until_due(self, most_s: float) -> float:
         due = self._storage.jobs(now=datetime.now(UTC)).next_due

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from random import SystemRandom
 from typing import Any, TypeAlias, TypeVar
 
 from sqlalchemy import Connection, Dialect, Engine, Select
@@ -20,6 +19,7 @@ from sqlalchemy import exc as sqlalchemy_errors
 from sqlalchemy.pool import AssertionPool, SingletonThreadPool
 
 from memori.errors import MemoriError, NotBuiltError, StorageError
+from memori.jitter import jittered
 from memori.storage.durability import LogSync
 from memori.storage.gate import Gate, taking
 
@@ -47,8 +47,6 @@ _MADE_MEANWHILE = "42P07"
 _ATTEMPTS = 20
 _ATTEMPTS_TO_INSERT = 6
 _FIRST_PAUSE_S = 0.005
-# Not the module's own generator: its state is the application's, which may have seeded it.
-_CHANCE = SystemRandom()
 _LONGEST_PAUSE_S = 0.2
 _BUSY = ("database is locked", "database table is locked", "database schema is locked")
 
@@ -147,21 +145,13 @@ class Database:
             return self.read(lambda connection: connection.execute(query, parameters).first())
         statement, bind = self._compiled.get(query) or self._compile(query, access.engine.dialect)
         values = bind(parameters)
-        deadline = time.monotonic() + self._timeout_s
 
-        def once() -> Sequence[Any] | None:
-            with (
-                self._gate.passing(deadline),
-                _as_storage_error(access),
-                self._connection(access, False, deadline) as connection,
-            ):
-                # A single statement needs no transaction to agree with itself.
-                row: Sequence[Any] | None = execute(
-                    connection.connection.driver_connection, statement, values
-                ).fetchone()
-                return row
+        def work(connection: Connection) -> Sequence[Any] | None:
+            row: Sequence[Any] | None = execute(connection.connection.driver_connection, statement, values).fetchone()
+            return row
 
-        return _persist(once, deadline)
+        # A single statement needs no transaction to agree with itself.
+        return self._run(work, write=False, building=False, transaction=False)
 
     def _compile(self, query: Select[Any], dialect: Dialect) -> tuple[str, _Bind]:
         compiled = query.compile(dialect=dialect)
@@ -221,7 +211,7 @@ class Database:
                     self._file = access.file or self._file
         return access
 
-    def _run(self, work: Callable[[Connection], T], *, write: bool, building: bool) -> T:
+    def _run(self, work: Callable[[Connection], T], *, write: bool, building: bool, transaction: bool = True) -> T:
         deadline = time.monotonic() + self._timeout_s
         access = self._reach()
 
@@ -232,6 +222,8 @@ class Database:
                 if write and access.sqlite:
                     stack.enter_context(taking(self._writing, deadline - time.monotonic()))
                 connection = stack.enter_context(self._connection(access, building, deadline))
+                if not transaction:
+                    return work(connection)
                 return _transaction(connection, work, write=write, sqlite=access.sqlite)
 
         result = _persist(once, deadline)
@@ -306,7 +298,7 @@ def _persist(work: Callable[[], T], deadline: float) -> T:
                     raise error from None
                 raise
         pause = min(_FIRST_PAUSE_S * 2**attempt, _LONGEST_PAUSE_S)
-        time.sleep(pause * _CHANCE.uniform(0.5, 1.0))
+        time.sleep(jittered(pause, least=0.5))
 
 
 def _transaction(connection: Connection, work: Callable[[Connection], T], *, write: bool, sqlite: bool) -> T:

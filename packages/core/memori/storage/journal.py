@@ -28,7 +28,6 @@ import time
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
-from random import SystemRandom
 from typing import Any
 from uuid import uuid4
 
@@ -37,6 +36,7 @@ from pymongo import InsertOne, ReplaceOne, ReturnDocument, UpdateOne
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from memori.errors import StorageError
+from memori.jitter import jittered
 from memori.schema.collections import (
     ATTRIBUTE,
     COUNTER,
@@ -61,8 +61,6 @@ _INLINE_BYTES = 256 * 1024  # More would be copied about with each later change 
 _PART_BYTES = 8 * 1024 * 1024
 _DOCUMENT_BYTES = 16 * 1024 * 1024 - 64 * 1024  # MongoDB's limit, less what a part of the journal adds.
 _GRACE_S = 0.003  # Whoever committed is most likely still at it.
-# Not the module's own generator: its state is the application's, which may have seeded it.
-_CHANCE = SystemRandom()
 _TOKENS = 32  # As many as may be pending for different entities that share a process's attribute, and then some.
 _ABANDONED = timedelta(days=1)  # Nobody commits so long after having written a part: the wait is bounded.
 _DUPLICATE_KEY = 11000
@@ -190,7 +188,7 @@ class Journal:
         if not self._replaced(entity, changed, is_new=is_new):
             if parts:
                 self._collections(JOURNAL).delete_many({"token": token})
-            time.sleep(_CHANCE.uniform(0, _GRACE_S))
+            time.sleep(jittered(_GRACE_S, least=0.0))
             return None
         return {**entity, **changed}
 
