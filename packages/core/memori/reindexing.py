@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from memori.embeddings.checked import embedded
+from memori.embeddings.stored import embedded
 from memori.protocols import Embedder, Storage
 from memori.types import Fact, StoredMessage
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast, get_args
 
 from memori.augmentation.guard import redact, suspicious
 from memori.augmentation.slots import content_hash, decide, slot
-from memori.embeddings.checked import embedded
+from memori.embeddings.stored import embedded
 from memori.errors import ConfigurationError, EmbeddingError, ExtractionError
 from memori.types import (
     IMPORTED,

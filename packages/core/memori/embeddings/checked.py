@@ -2,37 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from memori.errors import ConfigurationError, EmbeddingError
-from memori.types import Embedding
+from memori.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from memori.protocols import Embedder
     from memori.types import Vector
 
-__all__ = ["embedded", "encodable", "unit_rows"]
-
-
-def embedded(embedder: Embedder, texts: Iterable[str]) -> dict[str, Embedding]:
-    """Return the embedding of each of *texts*, to be stored; of equal ones, only one is handed to *embedder*.
-
-    Raises:
-        EmbeddingError: It failed, or did not return one vector a text.
-    """
-    distinct = list(dict.fromkeys(texts))
-    if not distinct:
-        return {}
-    try:
-        vectors = embedder.embed(distinct, purpose="document")
-        if len(vectors) != len(distinct):
-            raise ValueError(f"{len(vectors)} vectors for {len(distinct)} texts")
-        return {text: Embedding(embedder.model, vector) for text, vector in zip(distinct, vectors, strict=True)}
-    except Exception as error:  # The embedder may be anyone's.
-        raise EmbeddingError(f"{embedder.model} failed: {type(error).__name__}: {error}") from error
+__all__ = ["encodable", "unit_rows"]
 
 
 def encodable(text: str) -> str:
